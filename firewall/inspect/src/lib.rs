@@ -1,0 +1,1 @@
+//! Judges forwarded packets. Performs no I/O and reads no clock.

@@ -1,0 +1,1 @@
+//! Every byte between the daemon, its witness and the sidecar.

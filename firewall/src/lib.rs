@@ -1,0 +1,1 @@
+//! The Postern daemon and command line.
