@@ -1,0 +1,48 @@
+//! The snapshot as the daemon keeps it: `snapshot.json` and `snapshot.prev.json`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ReadSnapshotError, SnapshotV1, read_versioned};
+use crate::record::Timestamp;
+
+/// A policy that was in force, and which one it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredV1 {
+    /// Always 1.
+    pub version: u32,
+    /// Its number on this appliance; numbering goes on from here after a restart.
+    pub generation: u64,
+    /// Its identity. A reader computes it anew and refuses a file that does not agree.
+    pub policy_id: String,
+    /// When it was adopted.
+    pub adopted: Timestamp,
+    /// The policy.
+    pub snapshot: SnapshotV1,
+}
+
+impl StoredV1 {
+    /// The file's content.
+    ///
+    /// # Errors
+    ///
+    /// Never in fact: nothing in it fails to be JSON.
+    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+}
+
+/// Reads a stored snapshot of any version this build knows.
+///
+/// # Errors
+///
+/// See [`ReadSnapshotError`]; a file of a later build is [`ReadSnapshotError::Newer`].
+pub fn read_stored(json: &[u8]) -> Result<StoredV1, ReadSnapshotError> {
+    let stored = read_versioned(json, |stored: &StoredV1| stored.version)?;
+    if stored.snapshot.version > crate::VERSION {
+        return Err(ReadSnapshotError::Newer {
+            found: stored.snapshot.version,
+        });
+    }
+    Ok(stored)
+}

@@ -1,0 +1,150 @@
+//! What the daemon and its witness say to each other over their socket pair.
+//!
+//! The witness asks resolvers on the daemon's behalf, as another user and with no capability.
+//! It is trusted to answer, not to be well formed: a reply is checked like bytes from the wire.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// The most one message takes: a [`ToWitness::Watch`] is sent in batches to stay under it.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Names to put in one [`ToWitness::Watch`] or [`ToWitness::Unwatch`] at most: with the longest
+/// names this stays under [`MESSAGE_BYTES_MAX`].
+pub const NAMES_PER_MESSAGE_MAX: usize = 2_000;
+
+/// What the daemon says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ToWitness {
+    /// How to go about it. The first message, and again whenever it changes.
+    Configure(Configure),
+    /// Keep these names answered: now, and again whenever their time to live ends.
+    Watch {
+        /// Validated names, lower case.
+        names: Vec<String>,
+    },
+    /// Forget these names.
+    Unwatch {
+        /// As they were watched.
+        names: Vec<String>,
+    },
+    /// Ask once, at once: a packet waits for it.
+    Lookup(Lookup),
+}
+
+/// How the witness asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Configure {
+    /// Resolvers, `address:port`; none means the system's.
+    pub upstreams: Vec<String>,
+    /// Questions a second to each of them (`dns_max_qps`).
+    pub max_qps: u32,
+    /// Whether to ask for AAAA.
+    pub ipv6: bool,
+}
+
+/// One question that a packet waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lookup {
+    /// The name, validated and in lower case.
+    pub name: String,
+    /// How long the packet can wait, in milliseconds.
+    pub budget_ms: u32,
+    /// Questions to spend: several samples find more addresses of a rotating name.
+    pub samples: u8,
+}
+
+/// What the witness says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FromWitness {
+    /// It serves. The first message.
+    Ready,
+    /// One name was asked about.
+    Answer(AnswerV1),
+    /// How the resolvers have been since the last such message; once a second at most.
+    Health(HealthV1),
+}
+
+/// What became of one question about one name, all record types together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerV1 {
+    /// The name asked about.
+    pub name: String,
+    /// How it ended.
+    pub outcome: AnswerOutcome,
+    /// What it resolved to; empty unless `outcome` is `resolved`.
+    #[serde(default)]
+    pub addresses: Vec<SightingV1>,
+    /// Seconds until it should be asked again, by the answer's own time to live.
+    pub ttl_s: u32,
+    /// Whether this answers a [`ToWitness::Lookup`] rather than a refresh.
+    pub asked: bool,
+}
+
+/// One address in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SightingV1 {
+    /// The address.
+    pub address: IpAddr,
+    /// Its own time to live, in seconds.
+    pub ttl_s: u32,
+    /// Whether it was a hint in an HTTPS or SVCB record (RFC 9460, section 7.3), not an address
+    /// record.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hint: bool,
+}
+
+/// How a question ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerOutcome {
+    /// At least one address.
+    Resolved,
+    /// The name exists and has no address.
+    NoAddress,
+    /// NXDOMAIN.
+    NoSuchName,
+    /// Refused, server failure, or an answer that made no sense.
+    ServerFailure,
+    /// Nobody answered in time.
+    TimedOut,
+    /// Not asked: the budget of questions is spent.
+    OverBudget,
+}
+
+/// The resolvers, seen from the witness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthV1 {
+    /// Questions sent.
+    pub asked: u64,
+    /// Questions answered, NXDOMAIN included.
+    pub answered: u64,
+    /// Questions not sent because the budget was spent.
+    pub over_budget: u64,
+    /// Names watched now.
+    pub watched: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_batch_of_the_longest_names_fits_a_message() {
+        let label = "a".repeat(63);
+        let name = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        assert_eq!(name.len(), 253);
+        let watch = ToWitness::Watch {
+            names: vec![name; NAMES_PER_MESSAGE_MAX],
+        };
+        crate::framing::encode(&watch, MESSAGE_BYTES_MAX).unwrap();
+    }
+}
