@@ -1,1 +1,29 @@
 //! Judges forwarded packets. Performs no I/O and reads no clock.
+//!
+//! The caller hands in packets and the current time and takes out what is to be done about
+//! them: exactly one [`Verdict`] per packet, at once or later, resets, look-ups and log
+//! records. Everything a packet can do to us happens in this crate, so it is the crate we
+//! fuzz: it must not panic, and its memory is bounded by [`Limits`], whatever the bytes.
+//!
+//! [`Inspector`] is the engine. The parsers ([`tls`], [`ssh`], [`http`], [`detect`]) are pure
+//! and know nothing of packets. [`replay`] drives an inspector from a capture.
+
+pub mod counters;
+pub mod env;
+pub mod flow;
+pub mod inspector;
+pub mod limits;
+pub mod output;
+pub mod record;
+
+mod packet;
+mod reassembly;
+mod seq;
+
+pub use counters::Counters;
+pub use env::{Answer, Bindings, Env, Known, Time};
+pub use flow::FlowKey;
+pub use inspector::Inspector;
+pub use limits::Limits;
+pub use output::{Class, Output, Query, Reset, Verdict, Why};
+pub use record::{Category, FlowRecord, HttpRecord, Outcome, SeeThruRecord};

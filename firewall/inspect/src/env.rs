@@ -1,0 +1,81 @@
+//! What the caller brings to every call: the time, the policy and what DNS has told us.
+
+use std::net::IpAddr;
+
+use policy::{Date, Name, Snapshot};
+
+/// A moment, read once by the caller and used for the whole call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time {
+    /// Milliseconds on a clock that never goes back; every deadline is on this one.
+    pub mono_ms: u64,
+    /// Milliseconds since the Unix epoch, UTC; for log lines and see-thru dates only.
+    pub unix_ms: u64,
+}
+
+impl Time {
+    /// The calendar day, UTC.
+    #[must_use]
+    pub fn date(self) -> Date {
+        Date::from_unix_ms(self.unix_ms)
+    }
+}
+
+/// What is known of a name's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Never looked up, or forgotten since.
+    Unasked,
+    /// The first look-up of a name that has just entered the policy is under way.
+    Priming,
+    /// At least one look-up has brought addresses.
+    Answered,
+    /// The last look-up brought none.
+    Failed,
+}
+
+/// Which names belong to which addresses, as far as the witness knows.
+///
+/// Read on the packet path: an implementation must not block.
+pub trait Bindings {
+    /// Whether `name` resolved to `addr` recently enough.
+    fn is_bound(&self, name: &Name, addr: IpAddr, now: Time) -> bool;
+    /// Calls `each` with every name bound to `addr`, in any order.
+    fn names_of(&self, addr: IpAddr, now: Time, each: &mut dyn FnMut(&Name));
+    /// Whether `addr` may be bound at all: global, or listed in `allow_private_answers`.
+    fn is_global(&self, addr: IpAddr) -> bool;
+    /// How far the look-ups of `name` have come.
+    fn is_known(&self, name: &Name) -> Known;
+}
+
+/// The surroundings of one call into the [`Inspector`](crate::Inspector).
+#[derive(Clone, Copy)]
+pub struct Env<'a> {
+    /// The time of this call; never earlier than that of the call before.
+    pub now: Time,
+    /// The policy in force.
+    pub policy: &'a Snapshot,
+    /// What names resolve to.
+    pub bindings: &'a dyn Bindings,
+}
+
+impl std::fmt::Debug for Env<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Env")
+            .field("now", &self.now)
+            .field("generation", &self.policy.generation())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a look-up that was asked for with a [`Query`](crate::Query) ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// There are addresses, new or not; the bindings hold them already.
+    Resolved,
+    /// No addresses: the name does not exist, or nobody answered.
+    Failed,
+    /// Not asked: the client or the deployment has used up its look-ups. Whoever waits is
+    /// dropped silently and may come back with its retransmission.
+    OverBudget,
+}
