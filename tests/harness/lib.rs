@@ -1,1 +1,18 @@
-//! Harness.
+//! What the lab, the suite and the tests beyond one process share: namespaces, servers, hand-made clients, captures.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "the bytes are made here; a slip should stop the test at once"
+)]
+
+pub mod boot;
+pub mod capture;
+pub mod flowlog;
+pub mod hello;
+pub mod netns;
+pub mod packet;
+pub mod peer;
+pub mod raw;
+pub mod topology;
+pub mod wait;

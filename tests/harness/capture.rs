@@ -1,0 +1,169 @@
+//! What really crossed a link: an AF_PACKET socket in a namespace and a thread that keeps every packet it yields.
+
+use std::io::IoSliceMut;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::sockopt::{RcvBuf, ReceiveTimeout};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvmsg, setsockopt,
+    socket,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::netns::Namespace;
+use crate::packet::Seen;
+use crate::wait;
+
+/// A packet of a capture.
+#[derive(Debug, Clone)]
+pub struct Captured {
+    /// When it was read.
+    pub at: Instant,
+    /// Whether it left the namespace over the link, rather than arrived.
+    pub outgoing: bool,
+    /// From the IP header on.
+    pub bytes: Vec<u8>,
+    /// The same, read.
+    pub seen: Seen,
+}
+
+/// A running capture of one link; ends when dropped.
+#[derive(Debug)]
+pub struct Capture {
+    packets: Arc<Mutex<Vec<Captured>>>,
+    stop: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Capture {
+    /// Starts recording the IP packets of `interface`; whatever crosses it after this returns is in.
+    pub fn start(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let socket = open(namespace, interface)?;
+        let packets = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sink, stopped) = (Arc::clone(&packets), Arc::clone(&stop));
+        let reader = std::thread::spawn(move || {
+            let mut buffer = vec![0; 70_000];
+            while !stopped.load(Ordering::Relaxed) {
+                if let Some(captured) = receive(&socket, &mut buffer) {
+                    sink.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(captured);
+                }
+            }
+        });
+        Ok(Self {
+            packets,
+            stop,
+            reader: Some(reader),
+        })
+    }
+
+    /// Every packet so far.
+    pub fn packets(&self) -> Vec<Captured> {
+        self.packets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// What `wanted` accepts of the packets so far.
+    pub fn matching(&self, wanted: impl Fn(&Seen) -> bool) -> Vec<Seen> {
+        self.packets()
+            .into_iter()
+            .map(|captured| captured.seen)
+            .filter(|seen| wanted(seen))
+            .collect()
+    }
+
+    /// Waits for a packet that `wanted` accepts; the first one.
+    pub fn wait_for(&self, wanted: impl Fn(&Seen) -> bool) -> Option<Captured> {
+        wait::until(wait::PATIENCE, || {
+            self.packets()
+                .into_iter()
+                .find(|captured| wanted(&captured.seen))
+        })
+    }
+
+    /// Waits until the link has been silent for `quiet`, at most ten times as long, then calls it settled.
+    ///
+    /// For asserting that something did *not* cross: the evidence that it was judged comes first, this second.
+    pub fn settle(&self, quiet: Duration) {
+        let mut count = self.packets().len();
+        for _ in 0..10 {
+            std::thread::sleep(quiet);
+            let now = self.packets().len();
+            if now == count {
+                return;
+            }
+            count = now;
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(reader) = self.reader.take() {
+            drop(reader.join());
+        }
+    }
+}
+
+/// A packet socket bound to one interface of a namespace, and that interface's link address.
+pub(crate) fn open(namespace: &Namespace, interface: &str) -> Result<OwnedFd> {
+    namespace.enter(|| {
+        let socket = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::EthAll,
+        )
+        .context("opening a packet socket")?;
+        bind(socket.as_raw_fd(), &link(interface)?).context("binding a packet socket")?;
+        setsockopt(&socket, RcvBuf, &(8 << 20)).context("sizing its buffer")?;
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(20))
+            .context("setting its time-out")?;
+        Ok(socket)
+    })?
+}
+
+/// The link address of an interface of the namespace this thread is in.
+pub(crate) fn link(interface: &str) -> Result<LinkAddr> {
+    getifaddrs()
+        .context("listing interfaces")?
+        .filter(|entry| entry.interface_name == interface)
+        .find_map(|entry| {
+            entry
+                .address
+                .as_ref()
+                .and_then(|address| address.as_link_addr().copied())
+        })
+        .with_context(|| format!("no interface {interface}"))
+}
+
+/// Reads one IP packet; `None` after the socket's time-out, and for anything else.
+pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Option<Captured> {
+    let mut slices = [IoSliceMut::new(buffer)];
+    let message =
+        recvmsg::<LinkAddr>(socket.as_raw_fd(), &mut slices, None, MsgFlags::empty()).ok()?;
+    let (length, outgoing) = (message.bytes, message.address?.pkttype() == PACKET_OUTGOING);
+    let bytes = buffer.get(ETHERNET..length)?.to_vec();
+    let seen = Seen::parse(&bytes)?;
+    Some(Captured {
+        at: Instant::now(),
+        outgoing,
+        bytes,
+        seen,
+    })
+}
+
+const ETHERNET: usize = 14;
+// linux/if_packet.h
+const PACKET_OUTGOING: u8 = 4;

@@ -1,0 +1,134 @@
+//! openssl's own server, one protocol range each, behind a certificate authority made for the run.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::Process;
+use crate::netns::Namespace;
+
+/// A throw-away certificate authority.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    folder: PathBuf,
+}
+
+impl Authority {
+    /// Makes its key and certificate in `folder`.
+    pub fn new(folder: &Path) -> Result<Self> {
+        let this = Self {
+            folder: folder.to_owned(),
+        };
+        this.openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=Postern lab authority",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+        ])?;
+        Ok(this)
+    }
+
+    /// What clients trust.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.join("ca.pem")
+    }
+
+    /// Makes a key and a certificate for `name`: their files.
+    pub fn issue(&self, name: &str) -> Result<(PathBuf, PathBuf)> {
+        let (key, certificate) = (format!("{name}.key"), format!("{name}.pem"));
+        let (subject, extension) = (format!("/CN={name}"), format!("subjectAltName=DNS:{name}"));
+        self.openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            &subject,
+            "-addext",
+            &extension,
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
+        ])?;
+        Ok((self.folder.join(key), self.folder.join(certificate)))
+    }
+
+    fn openssl(&self, args: &[&str]) -> Result<()> {
+        let output = Command::new("openssl")
+            .args(args)
+            .current_dir(&self.folder)
+            .output()
+            .context("running openssl")?;
+        if !output.status.success() {
+            bail!(
+                "openssl {}: {}",
+                args.join(" "),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A running `openssl s_server`.
+#[derive(Debug)]
+pub struct TlsServer {
+    _process: Process,
+}
+
+impl TlsServer {
+    /// Serves status pages over TLS at `address` as `name`. `protocol` narrows it: `-tls1_2`, `-tls1_1`, or nothing.
+    pub fn start(
+        namespace: &Namespace,
+        authority: &Authority,
+        name: &str,
+        address: SocketAddr,
+        protocol: &[&str],
+    ) -> Result<Self> {
+        let (key, certificate) = authority.issue(name)?;
+        let mut command = namespace.command("openssl");
+        command
+            .args([
+                "s_server",
+                "-quiet",
+                "-www",
+                "-accept",
+                &address.to_string(),
+                "-key",
+            ])
+            .arg(key);
+        command.arg("-cert").arg(certificate).args(protocol);
+        if protocol.contains(&"-tls1_1") {
+            // OpenSSL 3 refuses to speak it otherwise.
+            command.args(["-cipher", "DEFAULT:@SECLEVEL=0"]);
+        }
+        let what = format!("openssl s_server for {name}");
+        let process = Process::listening(&mut command, &what, namespace, address)?;
+        Ok(Self { _process: process })
+    }
+}

@@ -1,0 +1,3 @@
+//! The promises of Postern, on wires.
+
+mod harness_itself;
