@@ -27,6 +27,15 @@ pub enum Request {
     /// Everything in a spool segment is safe elsewhere, so the daemon may delete it. From
     /// `postern-sync` or root only.
     Shipped(Segment),
+    /// How the source of policy is, after every look at it that published nothing. From
+    /// `postern-sync` or root only.
+    Source(SourceState),
+    /// No client has this address: the answer to [`Event::UnknownClient`] when the cloud does
+    /// not know it either. From `postern-sync` or root only.
+    NotAClient {
+        /// The address asked about.
+        address: IpAddr,
+    },
     /// Asks how the daemon is.
     Status,
     /// Asks what would become of one connection, and by which rule.
@@ -108,6 +117,20 @@ pub struct Segment {
     pub segment: u64,
 }
 
+/// Whether the cloud, or the file, can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceState {
+    /// It was read just now and says what was published last.
+    Current,
+    /// It cannot be read, and the policy published last stays in force. Said once for each
+    /// cause; the daemon writes it to the config log.
+    Failing {
+        /// What failed and where, one sentence.
+        why: String,
+    },
+}
+
 /// One connection to explain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -165,7 +188,7 @@ pub enum Reply {
     Adopted(Adopted),
     /// To [`Request::Publish`]: the policy in force is the one from before.
     Rejected(Rejected),
-    /// To [`Request::Shipped`]: noted.
+    /// To [`Request::Shipped`], [`Request::Source`] and [`Request::NotAClient`]: noted.
     Noted,
     /// To [`Request::Status`].
     Status(Box<StatusReply>),

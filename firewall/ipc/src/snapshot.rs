@@ -216,12 +216,17 @@ pub struct FaultV1 {
     /// The rule of that object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// The external list that holds the offending text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<String>,
     /// The column in the description, counted in characters from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
     /// A stable word for what is wrong.
     pub kind: String,
-    /// The words that are wrong, and why.
+    /// The offending text, as written.
+    pub text: String,
+    /// What is wrong with it, for people.
     pub detail: String,
 }
 
