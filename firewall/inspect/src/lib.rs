@@ -9,12 +9,19 @@
 //! and know nothing of packets. [`replay`] drives an inspector from a capture.
 
 pub mod counters;
+pub mod detect;
 pub mod env;
+pub mod escape;
 pub mod flow;
+pub mod http;
 pub mod inspector;
 pub mod limits;
 pub mod output;
+pub mod progress;
+pub mod reader;
 pub mod record;
+pub mod ssh;
+pub mod tls;
 
 mod packet;
 mod reassembly;
@@ -25,5 +32,7 @@ pub use env::{Answer, Bindings, Env, Known, Time};
 pub use flow::FlowKey;
 pub use inspector::Inspector;
 pub use limits::Limits;
+pub use detect::{Detected, detect};
 pub use output::{Class, Output, Query, Reset, Verdict, Why};
+pub use progress::{Framed, Progress};
 pub use record::{Category, FlowRecord, HttpRecord, Outcome, SeeThruRecord};
