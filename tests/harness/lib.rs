@@ -8,11 +8,15 @@
 
 pub mod boot;
 pub mod capture;
+pub mod daemon;
 pub mod flowlog;
 pub mod hello;
+pub mod lab;
 pub mod netns;
 pub mod packet;
 pub mod peer;
+pub mod prerequisites;
 pub mod raw;
+pub mod suite;
 pub mod topology;
 pub mod wait;

@@ -53,7 +53,9 @@ impl Process {
             Some(Some(status)) => {
                 let mut text = String::new();
                 errors.rewind().context("reading its messages")?;
-                errors.read_to_string(&mut text).context("reading its messages")?;
+                errors
+                    .read_to_string(&mut text)
+                    .context("reading its messages")?;
                 bail!("{what} ended at once: {status}\n{text}")
             }
             None => bail!("{what} did not get ready"),

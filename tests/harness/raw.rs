@@ -143,7 +143,7 @@ pub struct RawTcp<'h> {
     pub reset: bool,
     /// Whether the other end has closed its direction.
     pub closed: bool,
-    sent: u32,
+    sent: usize,
 }
 
 impl<'h> RawTcp<'h> {
@@ -164,8 +164,8 @@ impl<'h> RawTcp<'h> {
     }
 
     /// A segment whose payload lies `offset` bytes into our stream. Change it, then [`RawTcp::put`] it.
-    pub fn segment(&self, offset: u32, flags: u8, payload: &[u8]) -> Tcp {
-        let seq = self.isn.wrapping_add(1).wrapping_add(offset);
+    pub fn segment(&self, offset: usize, flags: u8, payload: &[u8]) -> Tcp {
+        let seq = self.isn.wrapping_add(1).wrapping_add(offset as u32);
         Tcp::new(self.local, self.remote, seq, self.peer_next, flags, payload)
     }
 
@@ -182,19 +182,19 @@ impl<'h> RawTcp<'h> {
     }
 
     /// Sends `payload` at `offset` of the stream.
-    pub fn push(&self, offset: u32, payload: &[u8]) -> Result<()> {
+    pub fn push(&self, offset: usize, payload: &[u8]) -> Result<()> {
         self.put(&self.segment(offset, flags::ACK | flags::PSH, payload))
     }
 
     /// Sends `payload` after all that was written before.
     pub fn write(&mut self, payload: &[u8]) -> Result<()> {
         self.push(self.sent, payload)?;
-        self.sent += payload.len() as u32;
+        self.sent += payload.len();
         Ok(())
     }
 
     /// Counts bytes sent by hand, so that [`RawTcp::write`] goes on after them.
-    pub fn advance(&mut self, bytes: u32) {
+    pub fn advance(&mut self, bytes: usize) {
         self.sent += bytes;
     }
 
@@ -218,6 +218,14 @@ impl<'h> RawTcp<'h> {
             }
         }
         bail!("no SYN/ACK from {} for {}", self.remote, self.local)
+    }
+
+    /// Closes our direction, and acknowledges the other end's close if it comes soon.
+    pub fn close(&mut self) -> Result<()> {
+        self.put(&self.segment(self.sent, flags::FIN | flags::ACK, &[]))?;
+        self.sent += 1;
+        self.pump(Duration::from_millis(500), |tcp| tcp.closed || tcp.reset)
+            .map(drop)
     }
 
     /// Forgets all but addresses and ports: the next SYN has this number.

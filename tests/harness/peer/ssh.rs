@@ -52,9 +52,37 @@ impl SshServer {
         })
     }
 
-    /// The private key it lets in.
-    pub fn client_key(&self) -> PathBuf {
-        self.folder.join("client")
+    /// Logs in from `client` with the real ssh; what the server said, nothing when it let nobody in.
+    pub fn log_in(&self, client: &Namespace, options: &[&str], host: &str) -> Result<String> {
+        let key = self.folder.join("client");
+        let key = key.to_str().context("a path in UTF-8")?;
+        let to = format!("root@{host}");
+        let mut args = options.to_vec();
+        args.extend([
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=no",
+        ]);
+        args.extend([
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "ConnectTimeout=6",
+        ]);
+        args.extend([
+            "-o",
+            "LogLevel=ERROR",
+            "-o",
+            "ServerAliveInterval=3",
+            "-i",
+            key,
+            &to,
+        ]);
+        let output = client.output("ssh", &args)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Its host key's fingerprint, `SHA256:…`.

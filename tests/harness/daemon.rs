@@ -1,0 +1,302 @@
+//! A running Postern: started inside the firewall namespace with a state folder of its own, killed, restarted, asked.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::flowlog::Logs;
+use crate::netns::Namespace;
+use crate::topology::{Family, RESOLVER, Topology};
+use crate::wait;
+
+/// The policy most tests run under. Port 443 has a pattern, so any address may be dialled and the hello decides; on
+/// 8443 there are exact names only, so the SYN decides.
+pub const INVENTORY: &str = r#"
+served = ["10.77.0.0/16", "fd77::/16"]
+
+[preferences]
+allow_private_answers = ["203.0.113.0/24", "2001:db8:77::/64"]
+
+[[group]]
+id = "web"
+  [[group.rule]]
+  description = "postern:tls:api.allowed.example,tls12.allowed.example,mirror.allowed.example"
+  protocol = "tcp"
+  ports = "443"
+  [[group.rule]]
+  description = "postern:tls:old.allowed.example,recorder.allowed.example,puppet.allowed.example,rebound.allowed.example"
+  protocol = "tcp"
+  ports = "443"
+  [[group.rule]]
+  description = "postern:tls:*.wild.example"
+  protocol = "tcp"
+  ports = "443"
+  [[group.rule]]
+  description = "postern:tls:recorder.allowed.example,puppet.allowed.example"
+  protocol = "tcp"
+  ports = "8443"
+
+[[group]]
+id = "git"
+  [[group.rule]]
+  description = "postern:ssh:git.allowed.example,recorder.allowed.example,puppet.allowed.example"
+  protocol = "tcp"
+  ports = "22"
+
+[[client]]
+address = "10.77.1.10"
+instance = "workload"
+groups = ["web", "git"]
+
+[[client]]
+address = "fd77:1::10"
+instance = "workload"
+groups = ["web", "git"]
+
+[[client]]
+address = "10.77.1.66"
+instance = "attacker"
+groups = ["web", "git"]
+
+[[client]]
+address = "fd77:1::66"
+instance = "attacker"
+groups = ["web", "git"]
+"#;
+
+/// A running `postern run`; killed when dropped.
+#[derive(Debug)]
+pub struct Daemon<'t> {
+    topology: &'t Topology,
+    child: Child,
+    config: PathBuf,
+    inventory: PathBuf,
+    logs: Logs,
+}
+
+impl<'t> Daemon<'t> {
+    /// Starts it on an inventory and waits until it is healthy.
+    pub fn start(topology: &'t Topology, inventory: &str) -> Result<Self> {
+        Self::with_config(topology, inventory, "")
+    }
+
+    /// As [`Daemon::start`], with more lines of `postern.toml` before its tables.
+    pub fn with_config(topology: &'t Topology, inventory: &str, extra: &str) -> Result<Self> {
+        let config = topology.file("postern.toml");
+        let state = topology.file("state");
+        let text = format!(
+            "{extra}\nappliance = \"lab\"\nwan = \"{}\"\nstate_dir = \"{}\"\ncontrol_socket = \"{}\"\n\
+             overlay = \"{}\"\n\n[dns]\nupstreams = [\"{}\"]\n",
+            crate::topology::OUTSIDE,
+            state.display(),
+            topology.file("control.sock").display(),
+            topology.file("overlay.toml").display(),
+            RESOLVER.address(Family::V4),
+        );
+        std::fs::write(&config, text).context("writing postern.toml")?;
+        let path = topology.file("inventory.toml");
+        std::fs::write(&path, inventory).context("writing the inventory")?;
+        std::fs::create_dir_all(&state).context("making the state folder")?;
+        let child = launch(topology, &config, &path)?;
+        let logs = Logs::new(&state.join("spool"));
+        let mut this = Self {
+            topology,
+            child,
+            config,
+            inventory: path,
+            logs,
+        };
+        this.wait_healthy()?;
+        Ok(this)
+    }
+
+    /// Its logs.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// Kills it as the kernel's out-of-memory killer would.
+    pub fn kill(&mut self) -> Result<()> {
+        // Its witness must not outlive it as an orphan; that is its own affair, so only the daemon is killed here.
+        self.child.kill().context("killing postern")?;
+        self.child.wait().map(drop).context("waiting for postern")
+    }
+
+    /// Starts it again after [`Daemon::kill`].
+    pub fn restart(&mut self) -> Result<()> {
+        self.child = launch(self.topology, &self.config, &self.inventory)?;
+        self.wait_healthy()
+    }
+
+    /// Puts a new inventory in place by atomic rename and waits until its generation is in force.
+    pub fn reload(&self, inventory: &str) -> Result<()> {
+        let before = self.generation()?;
+        self.replace(inventory)?;
+        let changed = || self.generation().is_ok_and(|now| now > before);
+        if wait::holds(Duration::from_secs(5), changed) {
+            return Ok(());
+        }
+        bail!("generation {before} stayed in force\n{}", self.output())
+    }
+
+    /// Puts a new inventory in place by atomic rename, and does not wait.
+    pub fn replace(&self, inventory: &str) -> Result<()> {
+        let fresh = self.topology.file("inventory.toml.new");
+        std::fs::write(&fresh, inventory).context("writing the inventory")?;
+        std::fs::rename(&fresh, &self.inventory).context("putting it in place")
+    }
+
+    /// The generation in force, from `postern status --json`.
+    pub fn generation(&self) -> Result<u64> {
+        let status = self.status()?;
+        status["generation"]
+            .as_u64()
+            .with_context(|| format!("no generation in {status}"))
+    }
+
+    /// `postern status --json`.
+    pub fn status(&self) -> Result<Value> {
+        let config = self.config.to_str().context("a path in UTF-8")?;
+        let output = postern(
+            &self.topology.firewall,
+            &["status", "--json", "--config", config],
+        )?;
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!(
+                "postern status: {}",
+                String::from_utf8_lossy(&output.stderr)
+            )
+        })
+    }
+
+    /// The sum of a metric over all of its labels; 0 when it has not been seen yet.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let body = get(&self.topology.firewall, 9642, "/metrics")?;
+        let values = body
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| {
+                let (key, value) = line.rsplit_once(' ')?;
+                let plain = key.split('{').next()?;
+                (plain == name).then(|| value.parse::<f64>().ok())?
+            });
+        Ok(values.sum())
+    }
+
+    /// Everything it wrote so far.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(self.topology.file("postern.log")).unwrap_or_default()
+    }
+
+    fn wait_healthy(&mut self) -> Result<()> {
+        let limit = Duration::from_secs(20);
+        let healthy = wait::until(limit, || {
+            let ended = self.child.try_wait().ok().flatten();
+            if ended.is_some() {
+                return Some(ended);
+            }
+            get(&self.topology.firewall, 1042, "/healthz")
+                .is_ok()
+                .then_some(None)
+        });
+        match healthy {
+            Some(None) => Ok(()),
+            Some(Some(status)) => bail!("postern ended at once: {status}\n{}", self.output()),
+            None => bail!("postern is not healthy after {limit:?}\n{}", self.output()),
+        }
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        // Already ended is as good as killed.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            let lines: Vec<String> = self
+                .logs
+                .lines("flow")
+                .into_iter()
+                .map(|line| line.0.to_string())
+                .collect();
+            let text = format!(
+                "--- postern\n{}\n--- flow log\n{}\n",
+                self.output(),
+                lines.join("\n")
+            );
+            // The test has failed already; its reader gets what can be had.
+            drop(std::io::stderr().write_all(text.as_bytes()));
+        }
+    }
+}
+
+/// The program under test: `POSTERN_BIN`, or what cargo built beside this program.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("POSTERN_BIN") {
+        return Ok(path.into());
+    }
+    let me = std::env::current_exe().context("finding this program")?;
+    let found = me
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("postern"))
+        .find(|path| path.is_file());
+    found.with_context(|| {
+        format!(
+            "no postern near {}; build it with `cargo build -p firewall`",
+            me.display()
+        )
+    })
+}
+
+/// Runs the program under test inside a namespace to its end.
+pub fn postern(namespace: &Namespace, args: &[&str]) -> Result<Output> {
+    let path = binary()?;
+    namespace.output(path.to_str().context("a path in UTF-8")?, args)
+}
+
+fn launch(topology: &Topology, config: &Path, inventory: &Path) -> Result<Child> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(topology.file("postern.log"))
+        .context("opening its output")?;
+    topology
+        .firewall
+        .command(binary()?)
+        .args(["run", "--config"])
+        .arg(config)
+        .arg("--inventory")
+        .arg(inventory)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("sharing its output")?)
+        .stderr(log)
+        .spawn()
+        .context("starting postern")
+}
+
+/// The body of a 200 answer from a port of a namespace's loopback.
+pub fn get(namespace: &Namespace, port: u16, path: &str) -> Result<String> {
+    let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+    let limit = Duration::from_secs(2);
+    let mut stream = namespace.enter(|| TcpStream::connect_timeout(&address, limit))??;
+    stream.set_read_timeout(Some(limit))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").context("an HTTP answer")?;
+    if !head.starts_with("HTTP/1.1 200") && !head.starts_with("HTTP/1.0 200") {
+        bail!("{path}: {}", head.lines().next().unwrap_or_default());
+    }
+    Ok(body.to_owned())
+}

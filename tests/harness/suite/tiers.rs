@@ -1,0 +1,188 @@
+//! What each tier runs.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::{ROOT, Runner, cargo, nextest};
+use crate::prerequisites;
+
+/// A part of the suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// Format, lints, and every test that needs nothing but this process.
+    Unit,
+    /// Real packets in network namespaces.
+    Wire,
+    /// Debian's stock cloud kernel under qemu.
+    Boot,
+    /// Both clouds' interfaces, played by small servers on loopback.
+    Cloud,
+}
+
+/// Those that exist, in the order they run.
+pub const TIERS: [Tier; 4] = [Tier::Unit, Tier::Wire, Tier::Boot, Tier::Cloud];
+
+impl Tier {
+    /// Runs it.
+    pub fn run(self, runner: &mut Runner, long: bool) -> Result<()> {
+        match self {
+            Self::Unit => unit(runner, long),
+            Self::Wire => wire(runner),
+            Self::Boot => boot(runner),
+            Self::Cloud => cloud(runner),
+        }
+    }
+
+    /// Whether this clone holds it.
+    pub fn exists(self) -> bool {
+        match self {
+            Self::Unit | Self::Wire => true,
+            Self::Boot => Path::new(ROOT).join("tests/boot/main.rs").is_file(),
+            Self::Cloud => Path::new(ROOT).join("tests/cloud/main.rs").is_file(),
+        }
+    }
+}
+
+/// Tests that need a kernel, a guest or a double, and so have a tier of their own.
+const OTHER_TIERS: &str = "kind(test) and (package(e2e) or package(firewall))";
+
+fn unit(runner: &mut Runner, long: bool) -> Result<()> {
+    runner.command("unit: format", cargo().args(["fmt", "--all", "--check"]))?;
+    runner.command(
+        "unit: lints",
+        cargo()
+            .args([
+                "clippy",
+                "--quiet",
+                "--workspace",
+                "--exclude",
+                "cloudsync",
+                "--all-targets",
+            ])
+            .args(["--", "--deny", "warnings"]),
+    )?;
+    let mut tests = run_tests()?;
+    tests.args([
+        "--workspace",
+        "--exclude",
+        "cloudsync",
+        "-E",
+        &format!("not ({OTHER_TIERS})"),
+    ]);
+    if long {
+        tests.env("PROPTEST_CASES", LONG_CASES);
+    }
+    runner.command("unit: tests", &mut tests)?;
+    if long { fuzz(runner) } else { Ok(()) }
+}
+
+fn wire(runner: &mut Runner) -> Result<()> {
+    if !runner.prepare("wire: prerequisites", prerequisites::ensure)? {
+        return Ok(());
+    }
+    if !runner.prepare("wire: build postern", crate::lab::build::daemon)? {
+        return Ok(());
+    }
+    let mut tests = as_root(run_tests()?);
+    tests.args([
+        "-p",
+        "firewall",
+        "-p",
+        "e2e",
+        "-E",
+        "binary(wire) or (package(firewall) and kind(test))",
+    ]);
+    runner.command("wire: tests", &mut tests)
+}
+
+fn boot(runner: &mut Runner) -> Result<()> {
+    if !runner.prepare("boot: build postern", crate::lab::build::daemon)? {
+        return Ok(());
+    }
+    let mut tests = run_tests()?;
+    tests.args([
+        "-p",
+        "e2e",
+        "--bins",
+        "--test",
+        "boot",
+        "--no-tests",
+        "fail",
+    ]);
+    runner.command("boot: tests", &mut tests)
+}
+
+fn cloud(runner: &mut Runner) -> Result<()> {
+    runner.command(
+        "cloud: lints",
+        cargo().args([
+            "clippy",
+            "--quiet",
+            "-p",
+            "cloudsync",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ]),
+    )?;
+    let mut tests = run_tests()?;
+    tests.args(["-p", "cloudsync", "--no-tests", "pass"]);
+    runner.command("cloud: sidecar", &mut tests)?;
+    let mut tests = run_tests()?;
+    tests.args(["-p", "e2e", "--test", "cloud"]);
+    runner.command("cloud: tests", &mut tests)
+}
+
+/// Every fuzz target for a minute.
+fn fuzz(runner: &mut Runner) -> Result<()> {
+    for library in ["policy", "inspect", "ipc"] {
+        let folder = Path::new(ROOT).join("firewall").join(library).join("fuzz");
+        let Ok(entries) = std::fs::read_dir(folder.join("fuzz_targets")) else {
+            continue;
+        };
+        for entry in entries {
+            let path = entry.context("listing fuzz targets")?.path();
+            let Some(target) = path.file_stem().and_then(|stem| stem.to_str()) else {
+                continue;
+            };
+            let mut command = Command::new("cargo");
+            command
+                .args(["+nightly", "fuzz", "run", "--fuzz-dir"])
+                .arg(&folder)
+                .arg(target);
+            command
+                .args(["--", "-max_total_time=60"])
+                .current_dir(ROOT)
+                .env_remove("RUSTUP_TOOLCHAIN");
+            runner.command(&format!("long: fuzz {library} {target}"), &mut command)?;
+        }
+    }
+    Ok(())
+}
+
+/// `cargo nextest run` with the profile that shows every failure.
+fn run_tests() -> Result<Command> {
+    let mut command = Command::new(nextest()?);
+    command
+        .current_dir(ROOT)
+        .args(["nextest", "run", "--profile", "ci", "--cargo-quiet"]);
+    Ok(command)
+}
+
+/// Without root, namespaces need a user namespace around them.
+fn as_root(command: Command) -> Command {
+    if nix::unistd::geteuid().is_root() {
+        return command;
+    }
+    let mut wrapped = Command::new("unshare");
+    wrapped
+        .args(["--user", "--map-root-user", "--net", "--mount"])
+        .arg(command.get_program());
+    wrapped.args(command.get_args()).current_dir(ROOT);
+    wrapped
+}
+
+const LONG_CASES: &str = "20000";
