@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{OLDEST_VERSION, VERSION};
 
+mod convert;
 mod stored;
 
+pub use convert::InvalidSnapshot;
 pub use stored::{StoredV1, read_stored};
 
 /// Why a document cannot be read.
@@ -219,7 +221,10 @@ pub struct FaultV1 {
     /// The external list that holds the offending text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list: Option<String>,
-    /// The column in the description, counted in characters from 1.
+    /// The line of the list, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// The column in the description or the line, counted in characters from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
     /// A stable word for what is wrong.
@@ -256,22 +261,7 @@ pub struct PreferencesV1 {
 
 impl Default for PreferencesV1 {
     fn default() -> Self {
-        Self {
-            wildcard_exposure: "prohibit_public_suffix".to_owned(),
-            flow_log_verbosity: "full".to_owned(),
-            see_thru: None,
-            x509_crls: "ignore".to_owned(),
-            certificate_check: "observe".to_owned(),
-            address_mismatch: "refuse".to_owned(),
-            ech: "refuse".to_owned(),
-            plaintext_http: "refuse".to_owned(),
-            address_rules: "refuse".to_owned(),
-            quic: "refuse".to_owned(),
-            on_policy_change: "end_refused".to_owned(),
-            allow_private_answers: Vec::new(),
-            dns_front: "off".to_owned(),
-            internal_zones: Vec::new(),
-        }
+        Self::from(&policy::Preferences::default())
     }
 }
 
