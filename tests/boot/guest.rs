@@ -1,0 +1,105 @@
+//! The guest's driver: everything the boot tier does inside the emulated machine.
+//!
+//! `/init` runs it as its only job, with the result port as its argument. It lays the lab's three namespaces, starts
+//! servers, runs the daemon in each data path, drives honest and forged clients through it, and reports what
+//! happened; judging that is the host's business.
+
+#[path = "guest/application.rs"]
+mod application;
+#[path = "guest/attempts.rs"]
+mod attempts;
+#[path = "guest/control.rs"]
+mod control;
+#[path = "guest/daemon.rs"]
+mod daemon;
+#[path = "guest/inheritance.rs"]
+mod inheritance;
+#[path = "guest/reporter.rs"]
+mod reporter;
+#[path = "guest/statements.rs"]
+mod statements;
+#[path = "guest/transfer.rs"]
+mod transfer;
+#[path = "guest/world.rs"]
+mod world;
+
+use anyhow::{Context as _, Result};
+use e2e::boot::report::{Guard, Line, Offload};
+use e2e::raw::RawHost;
+use e2e::topology::FAMILIES;
+
+use inheritance::{Attack, VARIANTS};
+use reporter::Reporter;
+use world::World;
+
+fn main() -> Result<()> {
+    let port = std::env::args()
+        .nth(1)
+        .context("usage: boot-guest RESULT-PORT")?;
+    let mut reporter = Reporter::open(&port)?;
+    if let Err(error) = work(&mut reporter) {
+        reporter.fault(&error)?;
+    }
+    reporter.finish()
+}
+
+fn work(reporter: &mut Reporter) -> Result<()> {
+    reporter.booted()?;
+    statements::probe(reporter)?;
+    reporter.stage("statements")?;
+    let world = World::new().context("laying the lab")?;
+    let attacker = world.topology.attacker()?;
+    reporter.stage("world")?;
+    for offload in [Offload::None, Offload::Flowtable] {
+        control::run(&world, &attacker, offload, reporter)?;
+    }
+    reporter.stage("control")?;
+    for offload in [Offload::None, Offload::Flowtable] {
+        if let Err(error) = judged(&world, &attacker, offload, reporter) {
+            reporter.fault(&error.context(format!("with offload {offload:?}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything that one daemon is asked, in one data path.
+fn judged(
+    world: &World,
+    attacker: &RawHost,
+    offload: Offload,
+    reporter: &mut Reporter,
+) -> Result<()> {
+    let mut daemon = daemon::start(world, offload)?;
+    reporter.stage(&format!("daemon {offload:?}"))?;
+    if offload == Offload::None {
+        for (plan, port) in attempts::PLANS.iter().zip(FIRST_ATTEMPT_PORT..) {
+            match plan.run(world, &daemon, port) {
+                Ok(attempt) => reporter.say(&Line::Attempt(attempt))?,
+                Err(error) => reporter.fault(&error)?,
+            }
+        }
+        reporter.stage("attempts")?;
+    }
+    for family in FAMILIES {
+        for variant in VARIANTS {
+            let attack = Attack {
+                variant,
+                family,
+                offload,
+                guard: Guard::Postern,
+            };
+            reporter.inheritance(attack.run(world, attacker))?;
+        }
+    }
+    reporter.stage(&format!("inheritance {offload:?}"))?;
+    for family in FAMILIES {
+        match transfer::run(world, family, offload) {
+            Ok(transfer) => reporter.say(&Line::Transfer(transfer))?,
+            Err(error) => reporter.fault(&error.context("a judged transfer"))?,
+        }
+    }
+    reporter.stage(&format!("transfers {offload:?}"))?;
+    daemon.kill()
+}
+
+const FIRST_ATTEMPT_PORT: u16 = 45_000;

@@ -1,0 +1,72 @@
+//! A judged bulk transfer between kernels, and the counters that tell which path its packets took.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::boot::report::{Offload, Transfer};
+use e2e::hello::{self, ClientHello};
+use e2e::topology::{Family, RECORDER};
+
+use crate::application::{BULK, BULK_BYTES, ECHO};
+use crate::world::{HTTPS, World};
+
+/// Transfers [`BULK_BYTES`] once the flow is judged.
+pub(crate) fn run(world: &World, family: Family, offload: Offload) -> Result<Transfer> {
+    let queued_before = world.queued()?;
+    let address = RECORDER.at(family, HTTPS);
+    let connected = world
+        .topology
+        .client
+        .enter(|| TcpStream::connect_timeout(&address, LIMIT))?;
+    let mut stream = connected.with_context(|| format!("connecting to {address}"))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_nodelay(true)?;
+    let port = stream.local_addr()?.port();
+    ask(
+        &mut stream,
+        &ClientHello::new(RECORDER.name).record(),
+        hello::server_flight().len(),
+    )?;
+    stream.write_all(&hello::client_finish())?;
+    let echo = hello::protected(ECHO);
+    for _ in 0..3 {
+        ask(&mut stream, &echo, echo.len())?;
+    }
+    // Verdicts that were under way have arrived once the entry is marked and the queue is still.
+    std::thread::sleep(Duration::from_millis(200));
+    let (queued, forwarded) = (world.queued()?, world.forwarded()?);
+    let bytes = 2 * (BULK_BYTES / 2);
+    ask(&mut stream, &hello::protected(BULK), bytes / 2)?;
+    let entry = world.entry(port)?;
+    ask(&mut stream, &[], bytes / 2)?;
+    ensure!(!entry.is_empty(), "no conntrack entry for port {port}");
+    Ok(Transfer {
+        family: if family == Family::V4 { 4 } else { 6 },
+        offload,
+        bytes: u64::try_from(bytes)?,
+        queued_to_judge: queued.saturating_sub(queued_before),
+        queued_in_bulk: world.queued()?.saturating_sub(queued),
+        forwarded_in_bulk: world.forwarded()?.saturating_sub(forwarded),
+        entry,
+    })
+}
+
+/// Sends and reads `answer` bytes.
+fn ask(stream: &mut TcpStream, bytes: &[u8], answer: usize) -> Result<()> {
+    stream.write_all(bytes).context("sending")?;
+    let mut left = answer;
+    let mut buffer = vec![0; 1 << 16];
+    while left > 0 {
+        let room = left.min(buffer.len());
+        let length = stream
+            .read(buffer.get_mut(..room).unwrap_or_default())
+            .context("receiving")?;
+        ensure!(length > 0, "the connection was closed {left} bytes early");
+        left -= length;
+    }
+    Ok(())
+}
+
+const LIMIT: Duration = Duration::from_secs(10);

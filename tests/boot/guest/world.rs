@@ -1,0 +1,119 @@
+//! The lab's three namespaces with servers in them, and what the firewall's kernel says about flows.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use e2e::capture::Capture;
+use e2e::peer::{Authority, TlsServer};
+use e2e::topology::{API, FAMILIES, Family, NAMELESS, OLD, RECORDER, Topology};
+
+use crate::application::Application;
+
+/// The port of everything here.
+pub(crate) const HTTPS: u16 = 443;
+
+/// Client ports whose resets from the server are lost on the way: to them a server can only fall silent.
+pub(crate) const SILENT_PORTS: std::ops::RangeInclusive<u16> = 43_000..=43_999;
+
+/// Everything but the firewall itself.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// Namespaces, links, addresses, resolvers.
+    pub(crate) topology: Topology,
+    /// The server that does what its client says, at [`RECORDER`] and, unbidden, at [`NAMELESS`].
+    pub(crate) application: Application,
+    /// Everything on the internet's side of the firewall.
+    pub(crate) outside: Capture,
+    _servers: Vec<TlsServer>,
+}
+
+impl World {
+    /// Builds it and waits until every server answers.
+    pub(crate) fn new() -> Result<Self> {
+        let topology = Topology::new()?;
+        let mut addresses = Vec::new();
+        for site in [RECORDER, NAMELESS] {
+            addresses.extend(FAMILIES.map(|family| site.at(family, HTTPS)));
+        }
+        let application = Application::start(&topology.internet, &addresses)?;
+        let authority = Authority::new(topology.files.path())?;
+        let mut servers = Vec::new();
+        for (site, family, protocol) in [
+            (API, Family::V4, &[][..]),
+            (API, Family::V6, &[]),
+            (OLD, Family::V4, &["-tls1_1"]),
+        ] {
+            let address = site.at(family, HTTPS);
+            servers.push(TlsServer::start(
+                &topology.internet,
+                &authority,
+                site.name,
+                address,
+                protocol,
+            )?);
+        }
+        let (first, last) = (SILENT_PORTS.start(), SILENT_PORTS.end());
+        let silence = format!(
+            "table inet lost {{ chain out {{ type filter hook output priority 0; \
+             tcp flags & rst != 0 tcp dport {first}-{last} drop; }}; }}"
+        );
+        topology.internet.run("nft", &[&silence])?;
+        // Before the daemon's own chains, and never removed: removing a base chain would empty its queues.
+        topology.firewall.run("nft", &[FORWARD_COUNTER])?;
+        let outside = topology.capture_outside()?;
+        Ok(Self {
+            topology,
+            application,
+            outside,
+            _servers: servers,
+        })
+    }
+
+    /// The conntrack entry of the flow from a client's port to [`HTTPS`], in the kernel's words; empty without one.
+    pub(crate) fn entry(&self, port: u16) -> Result<String> {
+        let table = self.firewall_file("nf_conntrack")?;
+        let wanted = format!("sport={port} dport={HTTPS} ");
+        let line = table.lines().find(|line| line.contains(&wanted));
+        // Two words of protocol family come before what the conntrack tool prints.
+        Ok(line.unwrap_or_default().to_owned())
+    }
+
+    /// Packets that were put into any queue of the firewall since its daemon bound it.
+    pub(crate) fn queued(&self) -> Result<u64> {
+        // queue, port id, waiting, copy mode, copy range, dropped, dropped by the user, id of the last packet, 1
+        let table = self.firewall_file("netfilter/nfnetlink_queue")?;
+        let ids = table
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(7)?.parse::<u64>().ok());
+        Ok(ids.sum())
+    }
+
+    /// Packets that passed the firewall's forward hook since the beginning.
+    pub(crate) fn forwarded(&self) -> Result<u64> {
+        let shown = self.topology.firewall.run(
+            "nft",
+            &["list", "counter", "inet", "boot_probe", "forwarded"],
+        )?;
+        let mut words = shown
+            .split_whitespace()
+            .skip_while(|word| *word != "packets")
+            .skip(1);
+        let count = words.next().context("nft shows no packets")?;
+        count.parse().with_context(|| format!("reading {count}"))
+    }
+
+    /// A file of `/proc/net` as seen in the firewall's namespace.
+    fn firewall_file(&self, name: &str) -> Result<String> {
+        // Not /proc/net: that is the namespace of the process, and only this thread enters another.
+        let path = format!("/proc/thread-self/net/{name}");
+        match self.topology.firewall.enter(|| fs::read_to_string(&path))? {
+            Ok(text) => Ok(text),
+            // The module that provides it comes with the first rule that needs it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(error).with_context(|| format!("reading {path}")),
+        }
+    }
+}
+
+const FORWARD_COUNTER: &str = "table inet boot_probe { counter forwarded { }; \
+     chain forward { type filter hook forward priority -500; counter name forwarded; }; }";
