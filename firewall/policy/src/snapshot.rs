@@ -1,0 +1,201 @@
+//! The immutable policy of one moment, indexed so that deciding costs the same for ten names and
+//! for a hundred thousand.
+
+use std::net::IpAddr;
+
+use crate::{Date, Draft, Kind, Name, Preferences, Reason, SeeThru, SynGate, Transport};
+
+mod address;
+mod canonical;
+mod client;
+mod decide;
+mod name;
+mod port;
+mod rule;
+mod trie;
+
+pub(crate) use canonical::address_text;
+pub use canonical::{CLIENTS_MAX, CONTENT_BYTES_MAX, NAMES_MAX, RULES_MAX, RejectedDraft};
+pub use client::ClientRef;
+
+use address::AddressIndex;
+use client::{ClientTable, PrefixTable};
+use name::NameIndex;
+use rule::RuleTable;
+
+/// The gid under which the deployment's own see-thru is logged.
+const DEPLOYMENT: &str = crate::preferences::SCOPE;
+
+/// A whole policy, compiled. Cheap to share, never changed.
+#[derive(Debug)]
+pub struct Snapshot {
+    generation: u64,
+    policy_id: String,
+    draft: Draft,
+    rules: RuleTable,
+    names: NameIndex,
+    addresses: AddressIndex,
+    clients: ClientTable,
+    served: PrefixTable,
+}
+
+impl Snapshot {
+    /// Compiles a draft.
+    ///
+    /// The draft is put in canonical order first: groups with one gid, and clients with one
+    /// prefix, add up.
+    ///
+    /// # Errors
+    ///
+    /// When the draft is past a limit. It is refused whole.
+    pub fn compile(draft: Draft, generation: u64) -> Result<Self, RejectedDraft> {
+        let draft = canonical::canonicalise(draft)?;
+        let policy_id = canonical::policy_id(&draft)?;
+        let rules = RuleTable::build(&draft);
+        let names = NameIndex::build(&draft);
+        let addresses = AddressIndex::build(&draft);
+        let clients = ClientTable::build(&draft, &rules);
+        let served = PrefixTable::build(draft.served.iter().copied());
+        Ok(Self {
+            generation,
+            policy_id,
+            draft,
+            rules,
+            names,
+            addresses,
+            clients,
+            served,
+        })
+    }
+
+    /// The number the daemon gave this policy.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The first 16 hexadecimal digits of SHA-256 over the content: equal wherever the policy is.
+    pub fn policy_id(&self) -> &str {
+        &self.policy_id
+    }
+
+    /// What this was compiled from, in canonical order.
+    pub fn draft(&self) -> &Draft {
+        &self.draft
+    }
+
+    /// Settings of the whole deployment.
+    pub fn preferences(&self) -> &Preferences {
+        &self.draft.preferences
+    }
+
+    /// Whether an address lies in the served prefixes, and so may be a client.
+    pub fn is_served(&self, addr: IpAddr) -> bool {
+        self.served.longest_match(addr).is_some()
+    }
+
+    /// The client with the longest prefix that holds an address.
+    pub fn client(&self, addr: IpAddr) -> Option<ClientRef> {
+        self.clients.find(addr)
+    }
+
+    /// The instance behind a client; empty for a handle of another snapshot.
+    pub fn instance(&self, client: ClientRef) -> &str {
+        let client = self.draft.clients.get(client.index());
+        client.map_or("", |client| client.instance.as_str())
+    }
+
+    /// The gids a client belongs to, in byte order; groups that do not exist included.
+    pub fn groups(&self, client: ClientRef) -> &[String] {
+        let client = self.draft.clients.get(client.index());
+        client.map_or(&[], |client| client.groups.as_slice())
+    }
+
+    /// The deployment's own see-thru, if it is in force; also for unknown clients.
+    ///
+    /// `exerted` is false: that is for the caller to say.
+    pub fn deployment_see_thru(&self, date: Date) -> Option<SeeThru<'_>> {
+        let days_remaining = date.days_until(self.draft.preferences.see_thru?)?;
+        Some(SeeThru {
+            gid: DEPLOYMENT,
+            days_remaining,
+            exerted: false,
+        })
+    }
+
+    /// What a bare TCP SYN of this client to this port may do.
+    pub fn syn_gate(&self, client: ClientRef, port: u16, dst: IpAddr, date: Date) -> SynGate {
+        use crate::preferences::{AddressMismatch, DnsFront};
+        let class = self.clients.class_of(client);
+        let lanes = self.clients.ports(client).at(port);
+        let preferences = self.preferences();
+        let strict = preferences.address_mismatch == AddressMismatch::Refuse;
+        let front = preferences.dns_front == DnsFront::Enforce;
+        let open = (lanes.has_pattern() && !front)
+            || (lanes.has_names() && !strict)
+            || self.see_thru(class, Transport::Tcp, port, date).is_some()
+            || self
+                .addresses
+                .find(&self.rules, class, Transport::Tcp, port, dst)
+                .is_some();
+        if open {
+            SynGate::Open
+        } else if lanes.has_names() {
+            SynGate::Exact
+        } else if self.clients.ports(client).is_empty() {
+            SynGate::Closed(Reason::NoRule)
+        } else {
+            SynGate::Closed(Reason::PortNotAllowed)
+        }
+    }
+
+    /// Every exact name that some rule allows, each once, for the DNS witness.
+    ///
+    /// Names that preferences keep from working (`http` entries while `plaintext_http` refuses
+    /// them) are not among them.
+    pub fn exact_names(&self) -> impl Iterator<Item = &Name> {
+        self.names.exact_names()
+    }
+
+    /// Exact names that this client may reach over TCP on a port, at most `max`, each once.
+    pub fn reachable_names(
+        &self,
+        client: ClientRef,
+        kind: Option<Kind>,
+        port: u16,
+        max: usize,
+    ) -> Vec<&Name> {
+        let class = self.clients.class_of(client);
+        name::reachable(&self.draft, &self.rules, class, kind, port, max)
+    }
+
+    /// Whether some rule's exact name or pattern covers a name, whoever the client.
+    ///
+    /// A name for which this is false is never resolved.
+    pub fn mentions(&self, name: &Name) -> bool {
+        self.names.mentions(name)
+    }
+
+    /// The host keys accepted for an SSH server of this name on this port; any key when empty.
+    ///
+    /// The same as [`crate::Decision::pins`] of a flow that is allowed by name.
+    pub fn host_key_pin(
+        &self,
+        client: ClientRef,
+        name: &Name,
+        port: u16,
+    ) -> std::borrow::Cow<'_, [crate::HostKeyPin]> {
+        let class = self.clients.class_of(client);
+        let found = self
+            .names
+            .find(&self.rules, class, Kind::Ssh, name, Transport::Tcp, port);
+        found.by.map_or_else(Default::default, |by| {
+            self.names
+                .pins(&self.rules, class, by, Transport::Tcp, port)
+        })
+    }
+}
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
