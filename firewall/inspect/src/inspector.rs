@@ -2,20 +2,28 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use policy::Name;
+use policy::{Name, Reason};
 
+use crate::allowance::Allowances;
 use crate::counters::Counters;
+use crate::decided::Decided;
 use crate::env::{Answer, Env};
+use crate::flow::{FlowKey, Side};
 use crate::limits::Limits;
 use crate::output::{Class, Output, Verdict};
+use crate::packet::{Body, Packet, Segment};
+use crate::table::FlowTable;
+use crate::unknown::UnknownClients;
+use crate::waiting::Waiting;
 
 /// Judges the packets of one queue.
 ///
 /// Both directions of a flow must come to the same inspector. Call [`handle_packet`] for each
 /// packet, [`handle_answer`] when a look-up has ended, [`handle_timeout`] when
 /// [`poll_timeout`] says so, [`handle_policy`] right after the policy was swapped, and after
-/// each of them take [`poll_output`] until it is empty.
+/// each of them take [`poll_output`] until it is empty, and carry it out in that order.
 ///
 /// [`handle_packet`]: Self::handle_packet
 /// [`handle_answer`]: Self::handle_answer
@@ -25,53 +33,140 @@ use crate::output::{Class, Output, Verdict};
 /// [`poll_output`]: Self::poll_output
 #[derive(Debug)]
 pub struct Inspector {
-    limits: Limits,
-    counters: Counters,
-    outputs: VecDeque<Output>,
+    pub(crate) limits: Limits,
+    pub(crate) counters: Counters,
+    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) table: FlowTable,
+    pub(crate) waiting: Waiting,
+    pub(crate) decided: Decided,
+    pub(crate) unknown: UnknownClients,
+    pub(crate) allowances: Allowances,
+    /// The `policy_id` of a generation, shared by its records.
+    pub(crate) policy_id: Option<(u64, Arc<str>)>,
 }
 
 impl Inspector {
     /// An inspector that knows no flow.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, counters: Counters::default(), outputs: VecDeque::new() }
+        Self {
+            decided: Decided::new(limits.decided, limits.decided_ms),
+            limits,
+            counters: Counters::default(),
+            outputs: VecDeque::new(),
+            table: FlowTable::default(),
+            waiting: Waiting::default(),
+            unknown: UnknownClients::default(),
+            allowances: Allowances::default(),
+            policy_id: None,
+        }
     }
 
     /// Takes in one packet. `packet` starts at the IP header and is the whole of it, GSO
     /// super-packets of up to 64 KiB included. `token` must not be in use by a packet that is
     /// still unanswered.
     pub fn handle_packet(&mut self, env: &Env<'_>, token: u32, class: Class, packet: &[u8]) {
-        let _ = (env, class, packet, &self.limits);
         self.counters.packets = self.counters.packets.wrapping_add(1);
-        self.outputs.push_back(Output::Verdict { token, verdict: Verdict::Drop });
+        let Some(packet) = Packet::read(packet) else {
+            self.counters.unreadable = self.counters.unreadable.wrapping_add(1);
+            return self.answer(token, Verdict::Drop);
+        };
+        let (key, side) = match class {
+            Class::NonTcp => return self.other(env, token, &packet),
+            Class::Kill => return self.kill(env, token, &packet),
+            Class::Syn | Class::StaleSyn | Class::Original => (
+                FlowKey {
+                    client: packet.src_socket(),
+                    server: packet.dst_socket(),
+                },
+                Side::Client,
+            ),
+            Class::SynAck | Class::Reply => (
+                FlowKey {
+                    client: packet.dst_socket(),
+                    server: packet.src_socket(),
+                },
+                Side::Server,
+            ),
+        };
+        let Body::Tcp(segment) = &packet.body else {
+            // No TCP header to be read: nobody can be told, and the kernel calls it invalid.
+            return self.other(env, token, &packet);
+        };
+        let fault = self.header_fault(&packet, side);
+        self.tcp(env, token, class, (key, side), segment, fault);
+    }
+
+    /// What the headers alone are refused for.
+    ///
+    /// A packet with few hops left is a decoy: it would be judged here and die before the
+    /// server. There is no better code for it than `tcp_state`. Only the client's are looked
+    /// at, for the server's have come a long way.
+    fn header_fault(&self, packet: &Packet<'_>, side: Side) -> Option<Reason> {
+        let decoy = side == Side::Client && packet.ttl < self.limits.ttl_min;
+        packet
+            .fault
+            .or(if decoy { Some(Reason::TcpState) } else { None })
+    }
+
+    fn tcp(
+        &mut self,
+        env: &Env<'_>,
+        token: u32,
+        class: Class,
+        (key, side): (FlowKey, Side),
+        segment: &Segment<'_>,
+        fault: Option<Reason>,
+    ) {
+        let is_syn = segment.syn && !segment.has_ack && !segment.rst && !segment.fin;
+        match (class, fault) {
+            (Class::Syn | Class::StaleSyn, None) if !is_syn => self.answer(token, Verdict::Drop),
+            (Class::StaleSyn, _) => self.stale_syn(token, key),
+            (Class::Syn, Some(reason)) => self.unfit(env, token, key, segment, reason),
+            (Class::Syn, None) => self.syn(env, token, key, segment),
+            (Class::SynAck, None) if segment.syn && segment.has_ack => {
+                self.syn_ack(env, token, key, segment);
+            }
+            // A SYN among the payload is none of the orders a connection is made in.
+            (Class::Original | Class::Reply | Class::SynAck, None) if segment.syn => {
+                self.answer(token, Verdict::Drop);
+            }
+            (Class::Original | Class::Reply | Class::SynAck, fault) => {
+                self.segment(env, token, (key, side), segment, fault);
+            }
+            // Answered by `handle_packet`.
+            (Class::NonTcp | Class::Kill, _) => self.answer(token, Verdict::Drop),
+        }
     }
 
     /// Learns that the look-up of `name` has ended; the bindings have been updated already.
     pub fn handle_answer(&mut self, env: &Env<'_>, name: &Name, answer: Answer) {
-        let _ = (env, name, answer);
+        self.answered(env, name, answer);
     }
 
     /// Learns that no inventory knows the address of an
     /// [`Output::UnknownClient`]: it is refused from now on, for a while.
     pub fn handle_no_such_client(&mut self, env: &Env<'_>, client: IpAddr) {
-        let _ = (env, client);
+        self.unknown
+            .no_such_client(client, env.now.mono_ms, &self.limits);
     }
 
-    /// Judges every undecided flow again, by the policy that has just come into force.
+    /// Judges every undecided flow again, by the policy that has just come into force. A flow
+    /// that is met by a packet before this was called is judged again by that.
     pub fn handle_policy(&mut self, env: &Env<'_>) {
-        let _ = env;
+        self.policy_changed(env);
     }
 
     /// Ends whatever has waited too long.
     pub fn handle_timeout(&mut self, env: &Env<'_>) {
-        let _ = env;
+        self.timed_out(env);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is next wanted, on the clock of
     /// [`Time::mono_ms`](crate::Time::mono_ms), if ever.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        None
+        self.table.next_deadline()
     }
 
     /// Takes the next thing to do.
@@ -83,5 +178,17 @@ impl Inspector {
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Undecided flows, for the metrics.
+    #[must_use]
+    pub fn undecided(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Payload bytes and packets held for undecided flows, for the metrics.
+    #[must_use]
+    pub const fn held(&self) -> (usize, usize) {
+        (self.table.bytes(), self.table.segments())
     }
 }

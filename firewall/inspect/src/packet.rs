@@ -50,7 +50,6 @@ pub(crate) struct Segment<'a> {
     pub(crate) has_ack: bool,
     pub(crate) fin: bool,
     pub(crate) rst: bool,
-    pub(crate) urgent: bool,
     pub(crate) payload: &'a [u8],
 }
 
@@ -58,7 +57,10 @@ impl Segment<'_> {
     /// The number after its last byte, SYN and FIN counted.
     pub(crate) fn end(&self) -> Seq {
         let len = u32::try_from(self.payload.len()).unwrap_or(u32::MAX);
-        self.seq.plus(len).plus(u32::from(self.syn)).plus(u32::from(self.fin))
+        self.seq
+            .plus(len)
+            .plus(u32::from(self.syn))
+            .plus(u32::from(self.fin))
     }
 }
 
@@ -155,9 +157,10 @@ impl<'a> Body<'a> {
         match protocol {
             TCP => Self::read_tcp(bytes, fault),
             UDP => match UdpHeaderSlice::from_slice(bytes) {
-                Ok(udp) => {
-                    Self::Udp { src_port: udp.source_port(), dst_port: udp.destination_port() }
-                }
+                Ok(udp) => Self::Udp {
+                    src_port: udp.source_port(),
+                    dst_port: udp.destination_port(),
+                },
                 Err(_) => Self::Other(UDP),
             },
             ICMP | ICMPV6 => Self::Icmp,
@@ -175,8 +178,7 @@ impl<'a> Body<'a> {
             fault.get_or_insert(Reason::TcpState);
             return Self::Other(TCP);
         };
-        let urgent = tcp.urg() || tcp.urgent_pointer() != 0;
-        if urgent {
+        if tcp.urg() || tcp.urgent_pointer() != 0 {
             fault.get_or_insert(Reason::TcpUrgent);
         }
         if tcp.syn() && !payload.is_empty() {
@@ -191,7 +193,6 @@ impl<'a> Body<'a> {
             has_ack: tcp.ack(),
             fin: tcp.fin(),
             rst: tcp.rst(),
-            urgent,
             payload,
         })
     }

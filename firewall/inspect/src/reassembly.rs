@@ -41,6 +41,7 @@ pub(crate) struct Stream {
     opaque_from: Option<usize>,
     /// End of the furthest byte seen past `opaque_from`.
     seen_to: usize,
+    has_forgotten: bool,
 }
 
 impl Stream {
@@ -55,12 +56,18 @@ impl Stream {
             fin: None,
             opaque_from: None,
             seen_to: 0,
+            has_forgotten: false,
         }
     }
 
     /// The bytes in order from the first one kept, without a gap.
     pub(crate) fn contiguous(&self) -> &[u8] {
         &self.kept
+    }
+
+    /// The number of the first byte still kept.
+    pub(crate) const fn at_start(&self) -> Seq {
+        self.base
     }
 
     /// How many bytes of [`contiguous`](Self::contiguous) have been let through.
@@ -101,7 +108,12 @@ impl Stream {
         let end = self.kept.len();
         self.release_to(end);
         self.opaque_from = Some(end);
-        self.seen_to = self.later.iter().map(|(at, b)| at.saturating_add(b.len())).max().unwrap_or(end);
+        self.seen_to = self
+            .later
+            .iter()
+            .map(|(at, b)| at.saturating_add(b.len()))
+            .max()
+            .unwrap_or(end);
         self.later = BTreeMap::new();
         self.later_bytes = 0;
     }
@@ -121,12 +133,15 @@ impl Stream {
     /// Forgets released bytes the peer has acknowledged up to `ack`: no copy of them can
     /// reach its application any more.
     pub(crate) fn acknowledged(&mut self, ack: Seq) {
-        let Ok(n) = usize::try_from(ack.since(self.base)) else { return };
+        let Ok(n) = usize::try_from(ack.since(self.base)) else {
+            return;
+        };
         let n = n.min(self.released);
         if n == 0 || self.opaque_from.is_some() || self.fin.is_some() {
             return;
         }
         self.base = self.at(n);
+        self.has_forgotten = true;
         self.kept.drain(..n);
         self.released = self.released.saturating_sub(n);
         self.later = std::mem::take(&mut self.later)
@@ -135,16 +150,24 @@ impl Stream {
             .collect();
     }
 
+    /// Whether acknowledged bytes have been forgotten.
+    pub(crate) const fn has_forgotten(&self) -> bool {
+        self.has_forgotten
+    }
+
     /// Whether every byte of a segment that ends at `end` has been let through.
     pub(crate) fn is_released(&self, end: Seq) -> bool {
-        let Ok(end) = usize::try_from(end.since(self.base)) else { return true };
-        end <= self.released || self.opaque_from.is_some()
+        let Ok(end) = usize::try_from(end.since(self.base)) else {
+            return true;
+        };
+        let fin = usize::from(self.fin.is_some_and(|fin| fin <= self.released));
+        end <= self.released.saturating_add(fin) || self.opaque_from.is_some()
     }
 
     /// Takes in one segment. At most `cap` bytes are kept, counted from the first.
     pub(crate) fn insert(&mut self, seq: Seq, payload: &[u8], fin: bool, cap: usize) -> Placed {
         let Ok(start) = usize::try_from(seq.since(self.base)) else {
-            return self.insert_below(seq, payload);
+            return self.insert_below(seq, payload, fin, cap);
         };
         let end = start.saturating_add(payload.len());
         if let Some(at) = self.fin
@@ -170,15 +193,20 @@ impl Stream {
         if new_fin {
             self.fin = Some(end);
         }
-        if self.bytes() > before || new_fin { Placed::New } else { Placed::Repeat }
+        if self.bytes() > before || new_fin {
+            Placed::New
+        } else {
+            Placed::Repeat
+        }
     }
 
-    fn insert_below(&self, seq: Seq, payload: &[u8]) -> Placed {
-        let len = i32::try_from(payload.len()).unwrap_or(i32::MAX);
-        if seq.since(self.base).saturating_add(len) <= 0 {
-            Placed::Old
-        } else {
-            Placed::Straddles
+    fn insert_below(&mut self, seq: Seq, payload: &[u8], fin: bool, cap: usize) -> Placed {
+        let before = usize::try_from(self.base.since(seq)).unwrap_or(usize::MAX);
+        match payload.get(before..) {
+            None | Some([]) if !fin => Placed::Old,
+            // What comes before has been acknowledged: no receiver looks at it again.
+            Some(rest) if self.has_forgotten => self.insert(self.base, rest, fin, cap),
+            None | Some(_) => Placed::Straddles,
         }
     }
 
@@ -191,7 +219,11 @@ impl Stream {
             self.fin = Some(end);
         }
         self.seen_to = self.seen_to.max(end);
-        if end > opaque || fin { Placed::Opaque } else { Placed::Repeat }
+        if end > opaque || fin {
+            Placed::Opaque
+        } else {
+            Placed::Repeat
+        }
     }
 
     fn at(&self, offset: usize) -> Seq {
@@ -204,7 +236,11 @@ impl Stream {
     }
 
     fn furthest(&self) -> usize {
-        let later = self.later.iter().next_back().map_or(0, |(at, b)| at.saturating_add(b.len()));
+        let later = self
+            .later
+            .iter()
+            .next_back()
+            .map_or(0, |(at, b)| at.saturating_add(b.len()));
         later.max(self.front())
     }
 
@@ -236,7 +272,9 @@ impl Stream {
         for gap in gaps {
             let from = gap.start.saturating_sub(start);
             let to = gap.end.saturating_sub(start);
-            let Some(bytes) = payload.get(from..to) else { continue };
+            let Some(bytes) = payload.get(from..to) else {
+                continue;
+            };
             if gap.start == self.kept.len() {
                 self.kept.extend_from_slice(bytes);
             } else if !bytes.is_empty() {
@@ -261,7 +299,9 @@ impl Stream {
 /// The parts of `a` (at `a_at`) and `b` (at `b_at`) that cover the same offsets.
 fn overlap<'s>(a_at: usize, a: &'s [u8], b_at: usize, b: &'s [u8]) -> Option<(&'s [u8], &'s [u8])> {
     let from = a_at.max(b_at);
-    let to = a_at.saturating_add(a.len()).min(b_at.saturating_add(b.len()));
+    let to = a_at
+        .saturating_add(a.len())
+        .min(b_at.saturating_add(b.len()));
     if from >= to {
         return None;
     }

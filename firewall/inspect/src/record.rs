@@ -5,9 +5,6 @@ use std::sync::Arc;
 
 use policy::{AppProto, Reason};
 
-/// Longest value of a field that comes from the wire, in bytes.
-pub const FIELD_BYTES_MAX: usize = 253;
-
 /// Which side's message a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Category {
@@ -52,19 +49,19 @@ pub struct SeeThruRecord {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HttpRecord {
     /// Method.
-    pub method: String,
+    pub method: Box<str>,
     /// Path without its query.
-    pub path: String,
+    pub path: Box<str>,
     /// `User-Agent`.
-    pub user_agent: String,
+    pub user_agent: Box<str>,
     /// Status code of the answer, once there is one.
     pub code: Option<u16>,
 }
 
 /// One flow line: every field of the flow log that the engine knows.
 ///
-/// Text fields may hold anything a hostile peer sent, as valid UTF-8 of at most
-/// [`FIELD_BYTES_MAX`] bytes; whoever writes them escapes them.
+/// Text that comes from the wire has been through [`escape`](crate::escape::escape): printable
+/// ASCII of at most 253 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowRecord {
     /// When, in milliseconds since the Unix epoch.
@@ -113,33 +110,5 @@ impl FlowRecord {
     #[must_use]
     pub fn is_allowed(&self) -> bool {
         self.outcome == Outcome::Allowed
-    }
-}
-
-/// Makes a log value of bytes from the wire: lossy UTF-8, cut at [`FIELD_BYTES_MAX`] bytes on
-/// a character boundary.
-#[must_use]
-pub fn field(bytes: &[u8]) -> String {
-    let head = bytes.get(..FIELD_BYTES_MAX.min(bytes.len())).unwrap_or(bytes);
-    let mut text = String::from_utf8_lossy(head).into_owned();
-    let mut end = text.len().min(FIELD_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end = end.saturating_sub(1);
-    }
-    text.truncate(end);
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hostile_bytes_become_short_valid_text() {
-        let long = vec![0xff_u8; 4_000];
-        let text = field(&long);
-        assert!(text.len() <= FIELD_BYTES_MAX);
-        assert!(text.chars().all(|c| c == '\u{fffd}'));
-        assert_eq!(field(b"curl/8"), "curl/8");
     }
 }

@@ -12,7 +12,10 @@ impl Seq {
     }
 
     /// Distance from `base` to here, negative when this number is older.
-    #[expect(clippy::cast_possible_wrap, reason = "the sign is the point: RFC 1982 arithmetic")]
+    #[expect(
+        clippy::cast_possible_wrap,
+        reason = "the sign is the point: RFC 1982 arithmetic"
+    )]
     pub(crate) const fn since(self, base: Self) -> i32 {
         self.0.wrapping_sub(base.0) as i32
     }

@@ -42,10 +42,15 @@ fn fault(bytes: &[u8]) -> Option<Reason> {
 
 #[test]
 fn an_ordinary_segment_is_read_in_both_families() {
-    for bytes in [v4(5, TCP, &tcp(0x18, 0, b"hi")), v6(TCP, &tcp(0x18, 0, b"hi"))] {
+    for bytes in [
+        v4(5, TCP, &tcp(0x18, 0, b"hi")),
+        v6(TCP, &tcp(0x18, 0, b"hi")),
+    ] {
         let packet = Packet::read(&bytes).unwrap();
         assert_eq!(packet.fault, None);
-        let Body::Tcp(segment) = packet.body else { panic!("not TCP") };
+        let Body::Tcp(segment) = packet.body else {
+            panic!("not TCP")
+        };
         assert_eq!((segment.seq, segment.payload), (Seq(7), &b"hi"[..]));
         assert_eq!(segment.end(), Seq(9));
     }
@@ -53,9 +58,16 @@ fn an_ordinary_segment_is_read_in_both_families() {
 
 #[test]
 fn options_extension_headers_and_fragments_are_named() {
-    assert_eq!(fault(&v4(6, TCP, &tcp(0x18, 0, b"hi"))), Some(Reason::IpOptions));
+    assert_eq!(
+        fault(&v4(6, TCP, &tcp(0x18, 0, b"hi"))),
+        Some(Reason::IpOptions)
+    );
     for next in EXTENSION_HEADERS {
-        assert_eq!(fault(&v6(next, &[0; 32])), Some(Reason::ExtensionHeader), "{next}");
+        assert_eq!(
+            fault(&v6(next, &[0; 32])),
+            Some(Reason::ExtensionHeader),
+            "{next}"
+        );
     }
     let mut fragment = v4(5, TCP, &tcp(0x18, 0, b"hi"));
     fragment[6] = 0x20;
@@ -78,9 +90,18 @@ fn a_length_that_is_not_the_bytes_given_is_internal() {
 
 #[test]
 fn urgent_data_and_data_on_a_syn_are_named() {
-    assert_eq!(fault(&v4(5, TCP, &tcp(0x38, 0, b"x"))), Some(Reason::TcpUrgent));
-    assert_eq!(fault(&v4(5, TCP, &tcp(0x18, 1, b"x"))), Some(Reason::TcpUrgent));
-    assert_eq!(fault(&v4(5, TCP, &tcp(0x02, 0, b"x"))), Some(Reason::SynData));
+    assert_eq!(
+        fault(&v4(5, TCP, &tcp(0x38, 0, b"x"))),
+        Some(Reason::TcpUrgent)
+    );
+    assert_eq!(
+        fault(&v4(5, TCP, &tcp(0x18, 1, b"x"))),
+        Some(Reason::TcpUrgent)
+    );
+    assert_eq!(
+        fault(&v4(5, TCP, &tcp(0x02, 0, b"x"))),
+        Some(Reason::SynData)
+    );
     assert_eq!(fault(&v6(TCP, &tcp(0x12, 0, b"x"))), Some(Reason::SynData));
 }
 
@@ -99,7 +120,9 @@ fn a_gso_super_packet_is_read_whole() {
     let bytes = v4(5, TCP, &tcp(0x18, 0, &payload));
     let packet = Packet::read(&bytes).unwrap();
     assert_eq!(packet.fault, None);
-    let Body::Tcp(segment) = packet.body else { panic!("not TCP") };
+    let Body::Tcp(segment) = packet.body else {
+        panic!("not TCP")
+    };
     assert_eq!(segment.payload.len(), 65_000);
 }
 

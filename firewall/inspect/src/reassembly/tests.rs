@@ -14,8 +14,14 @@ fn bytes_come_out_in_order_across_the_sequence_wrap() {
     let mut s = stream();
     assert_eq!(s.insert(BASE.plus(20), b"world", false, CAP), Placed::New);
     assert_eq!(s.contiguous(), b"");
-    assert_eq!(s.insert(BASE, b"hello, beautiful old ", false, 20), Placed::Outside);
-    assert_eq!(s.insert(BASE, b"hello, beautiful old", false, CAP), Placed::New);
+    assert_eq!(
+        s.insert(BASE, b"hello, beautiful old ", false, 20),
+        Placed::Outside
+    );
+    assert_eq!(
+        s.insert(BASE, b"hello, beautiful old", false, CAP),
+        Placed::New
+    );
     assert_eq!(s.contiguous(), b"hello, beautiful oldworld");
     assert_eq!(s.expected(), BASE.plus(25));
 }
@@ -26,7 +32,10 @@ fn an_equal_overlap_is_a_repeat_and_a_different_one_a_conflict() {
     assert_eq!(s.insert(BASE, b"abcd", false, CAP), Placed::New);
     assert_eq!(s.insert(BASE.plus(1), b"bc", false, CAP), Placed::Repeat);
     assert_eq!(s.insert(BASE.plus(2), b"cdef", false, CAP), Placed::New);
-    assert_eq!(s.insert(BASE.plus(2), b"cdeF", false, CAP), Placed::Conflict);
+    assert_eq!(
+        s.insert(BASE.plus(2), b"cdeF", false, CAP),
+        Placed::Conflict
+    );
     assert_eq!(s.contiguous(), b"abcdef");
 }
 
@@ -34,16 +43,28 @@ fn an_equal_overlap_is_a_repeat_and_a_different_one_a_conflict() {
 fn a_conflict_with_bytes_still_out_of_order_is_seen() {
     let mut s = stream();
     assert_eq!(s.insert(BASE.plus(10), b"xyz", false, CAP), Placed::New);
-    assert_eq!(s.insert(BASE.plus(8), b"..!yz", false, CAP), Placed::Conflict);
+    assert_eq!(
+        s.insert(BASE.plus(8), b"..!yz", false, CAP),
+        Placed::Conflict
+    );
     assert_eq!(s.insert(BASE.plus(8), b"..xyz!", false, CAP), Placed::New);
 }
 
 #[test]
 fn a_keep_alive_is_old_and_a_straddling_segment_is_told_apart() {
     let mut s = stream();
-    assert_eq!(s.insert(Seq(BASE.0.wrapping_sub(1)), b"", false, CAP), Placed::Old);
-    assert_eq!(s.insert(Seq(BASE.0.wrapping_sub(1)), b"x", false, CAP), Placed::Old);
-    assert_eq!(s.insert(Seq(BASE.0.wrapping_sub(1)), b"xy", false, CAP), Placed::Straddles);
+    assert_eq!(
+        s.insert(Seq(BASE.0.wrapping_sub(1)), b"", false, CAP),
+        Placed::Old
+    );
+    assert_eq!(
+        s.insert(Seq(BASE.0.wrapping_sub(1)), b"x", false, CAP),
+        Placed::Old
+    );
+    assert_eq!(
+        s.insert(Seq(BASE.0.wrapping_sub(1)), b"xy", false, CAP),
+        Placed::Straddles
+    );
 }
 
 #[test]
@@ -55,7 +76,10 @@ fn nothing_may_follow_the_fin() {
     assert_eq!(s.insert(BASE.plus(2), b"c", false, CAP), Placed::AfterFin);
     assert_eq!(s.insert(BASE.plus(1), b"b", false, CAP), Placed::Repeat);
     let mut early = stream();
-    assert_eq!(early.insert(BASE.plus(4), b"later", false, CAP), Placed::New);
+    assert_eq!(
+        early.insert(BASE.plus(4), b"later", false, CAP),
+        Placed::New
+    );
     assert_eq!(early.insert(BASE.plus(2), b"", true, CAP), Placed::AfterFin);
 }
 
@@ -87,7 +111,10 @@ fn opaque_bytes_pass_and_judged_ones_are_still_compared() {
     assert_eq!(s.insert(BASE, b"abcd", false, CAP), Placed::New);
     s.stop_inspecting();
     assert_eq!(s.insert(BASE.plus(2), b"cdXX", false, CAP), Placed::Opaque);
-    assert_eq!(s.insert(BASE.plus(2), b"cDXX", false, CAP), Placed::Conflict);
+    assert_eq!(
+        s.insert(BASE.plus(2), b"cDXX", false, CAP),
+        Placed::Conflict
+    );
     assert_eq!(s.insert(BASE.plus(900), b"far", false, CAP), Placed::Opaque);
     assert_eq!(s.bytes(), 4);
 }

@@ -1,0 +1,338 @@
+//! SYN and SYN/ACK: who may knock, and at which doors.
+//!
+//! Refuses when nothing can change the answer; holds the first SYN while a look-up may; drops
+//! silently, for the client to retransmit, while the inventory may.
+
+use std::net::IpAddr;
+
+use policy::{AppProto, Name, Reason, SynGate, Transport};
+
+use crate::env::{Env, Known};
+use crate::flow::{FlowKey, Side};
+use crate::inspector::Inspector;
+use crate::output::{Output, Query, Verdict, Why};
+use crate::packet::Segment;
+use crate::record::{Category, Outcome};
+use crate::ruling::{Question, Ruling, is_off_limits, rule};
+use crate::seq::Seq;
+use crate::stage::{Flow, Half, Stage};
+use crate::unknown::Patience;
+use crate::waiting::Lookups;
+
+/// Names considered when those to ask for are chosen: some multiple of how many may be asked.
+const NAMES_CONSIDERED: usize = 256;
+
+/// What the gates say of a SYN.
+#[derive(Clone, Debug)]
+enum Door {
+    Open,
+    /// It stays shut unless one of these resolves to the destination.
+    Ask(Vec<Name>),
+    /// The client is not known yet.
+    Wait,
+    Shut(Reason),
+}
+
+impl Inspector {
+    /// A bare SYN on a new conntrack entry.
+    pub(crate) fn syn(&mut self, env: &Env<'_>, token: u32, key: FlowKey, segment: &Segment<'_>) {
+        // A new entry is a new connection, whatever was decided about the 5-tuple before.
+        self.decided.forget(&key);
+        if let Some(flow) = self.table.take(&key) {
+            return self.syn_again(env, token, flow, segment);
+        }
+        self.first_syn(env, token, key, segment.seq);
+    }
+
+    /// A SYN on an older entry: a verdict belongs to one connection, not to a 5-tuple.
+    pub(crate) fn stale_syn(&mut self, token: u32, key: FlowKey) {
+        self.decided.forget(&key);
+        if let Some(flow) = self.table.take(&key) {
+            self.abandon(flow);
+        }
+        self.answer(token, Verdict::Drop);
+        self.outputs.push_back(Output::Forget(key));
+    }
+
+    fn syn_again(&mut self, env: &Env<'_>, token: u32, mut flow: Box<Flow>, segment: &Segment<'_>) {
+        let same = segment.seq.plus(1) == flow.client.stream.expected();
+        match (&flow.stage, same) {
+            // The first copy is held, or was let through and may have been lost.
+            (Stage::HeldSyn { .. }, true) => {
+                self.answer(token, Verdict::Drop);
+                self.table.put(flow);
+            }
+            (Stage::AwaitingSynAck, true) => {
+                flow.deadline = env.now.mono_ms.saturating_add(self.limits.syn_ms).max(1);
+                self.answer(token, Verdict::Pass);
+                self.table.put(flow);
+            }
+            // Another initial number while the first is in use: neither is believed. The
+            // retransmission starts afresh.
+            (Stage::HeldSyn { .. } | Stage::AwaitingSynAck, false) => {
+                self.answer(token, Verdict::Drop);
+                self.abandon(flow);
+            }
+            // The kernel has forgotten the connection we were following.
+            _ => {
+                let key = flow.key;
+                self.abandon(flow);
+                self.first_syn(env, token, key, segment.seq);
+            }
+        }
+    }
+
+    fn first_syn(&mut self, env: &Env<'_>, token: u32, key: FlowKey, isn: Seq) {
+        if self.table.len() >= self.limits.flows {
+            return self.refuse_syn(env, token, &key, isn, Reason::TableFull);
+        }
+        let load = self.table.load(key.client.ip());
+        if load.flows >= self.limits.flows_per_client {
+            return self.refuse_syn(env, token, &key, isn, Reason::ClientLimit);
+        }
+        match self.door(env, &key) {
+            Door::Shut(reason) => self.refuse_syn(env, token, &key, isn, reason),
+            Door::Wait => self.answer(token, Verdict::Drop),
+            Door::Open => {
+                self.answer(token, Verdict::Pass);
+                let deadline = env.now.mono_ms.saturating_add(self.limits.syn_ms).max(1);
+                self.open(env, key, isn, Stage::AwaitingSynAck, deadline);
+            }
+            Door::Ask(_) if load.held_syns >= self.limits.held_syns_per_client => {
+                self.counters.dns_budget = self.counters.dns_budget.wrapping_add(1);
+                self.answer(token, Verdict::Drop);
+            }
+            Door::Ask(names) => {
+                let lookups = self.look_up(env, key, names, Why::Gate);
+                let deadline = env.now.mono_ms.saturating_add(self.limits.lookup_ms).max(1);
+                self.open(env, key, isn, Stage::HeldSyn { token, lookups }, deadline);
+            }
+        }
+    }
+
+    fn open(&mut self, env: &Env<'_>, key: FlowKey, isn: Seq, stage: Stage, deadline: u64) {
+        let generation = env.policy.generation();
+        self.table
+            .add(Box::new(Flow::new(key, isn, generation, stage, deadline)));
+    }
+
+    /// Refuses before any flow exists; the server has not heard of it and never will.
+    fn refuse_syn(&mut self, env: &Env<'_>, token: u32, key: &FlowKey, isn: Seq, reason: Reason) {
+        self.answer(token, Verdict::Drop);
+        self.reset(key.server, key.client, Seq(0), isn.plus(1));
+        let ruling = Ruling::refusal(env, key.client.ip(), reason);
+        self.log(
+            env,
+            key,
+            Category::Client,
+            &ruling,
+            &crate::conclude::Facts::default(),
+        );
+    }
+
+    /// Asks for names on behalf of a flow.
+    pub(crate) fn look_up(
+        &mut self,
+        env: &Env<'_>,
+        key: FlowKey,
+        names: Vec<Name>,
+        why: Why,
+    ) -> Lookups {
+        let client = key.client.ip();
+        for name in &names {
+            if self
+                .waiting
+                .add(name, key, env.now.mono_ms, self.limits.lookup_ms)
+            {
+                let query = Query {
+                    name: name.clone(),
+                    client,
+                    why,
+                };
+                self.outputs.push_back(Output::Query(query));
+            }
+        }
+        Lookups::new(names)
+    }
+
+    /// Both gates.
+    fn door(&mut self, env: &Env<'_>, key: &FlowKey) -> Door {
+        let (client, server) = (key.client.ip(), key.server.ip());
+        if is_off_limits(server) {
+            return Door::Shut(Reason::AddressNotGlobal);
+        }
+        let Some(known) = env.policy.client(client) else {
+            return self.unknown_door(env, client);
+        };
+        let gate = env
+            .policy
+            .syn_gate(known, key.server.port(), server, env.now.date());
+        match gate {
+            SynGate::Closed(reason) => Door::Shut(reason),
+            SynGate::Open => Door::Open,
+            SynGate::Exact if !env.bindings.is_global(server) => {
+                Door::Shut(Reason::AddressNotGlobal)
+            }
+            SynGate::Exact if bound_name_allowed(env, key) => Door::Open,
+            SynGate::Exact => {
+                let names = self.names_to_ask(env, key);
+                if names.is_empty() {
+                    Door::Shut(Reason::AddressNotOfName)
+                } else {
+                    Door::Ask(names)
+                }
+            }
+        }
+    }
+
+    fn unknown_door(&mut self, env: &Env<'_>, client: IpAddr) -> Door {
+        if !env.policy.is_served(client) {
+            return Door::Shut(Reason::ClientUnknown);
+        }
+        if self.is_see_thru(env) {
+            return Door::Open;
+        }
+        match self.unknown.attempt(client, env.now.mono_ms, &self.limits) {
+            Patience::Refuse => Door::Shut(Reason::ClientUnknown),
+            Patience::Wait { report } => {
+                self.counters.client_pending = self.counters.client_pending.wrapping_add(1);
+                if report {
+                    self.outputs.push_back(Output::UnknownClient(client));
+                }
+                Door::Wait
+            }
+        }
+    }
+
+    /// Names this client may reach on this port, those nothing is known of first.
+    fn names_to_ask(&self, env: &Env<'_>, key: &FlowKey) -> Vec<Name> {
+        let Some(client) = env.policy.client(key.client.ip()) else {
+            return Vec::new();
+        };
+        let port = key.server.port();
+        let mut names = env
+            .policy
+            .reachable_names(client, None, port, NAMES_CONSIDERED);
+        names.sort_by_key(|name| ask_first(env.bindings.is_known(name)));
+        names.truncate(self.limits.names_per_syn);
+        names.into_iter().cloned().collect()
+    }
+
+    /// Whether nothing can open the door any more.
+    pub(crate) fn is_shut(&mut self, env: &Env<'_>, key: &FlowKey) -> bool {
+        match self.door(env, key) {
+            Door::Shut(_) => true,
+            Door::Open | Door::Ask(_) | Door::Wait => false,
+        }
+    }
+
+    /// Judges a held SYN again: something was learnt, or its time is up.
+    pub(crate) fn retry_syn(&mut self, env: &Env<'_>, mut flow: Box<Flow>, is_due: bool) {
+        let door = self.door(env, &flow.key);
+        let Stage::HeldSyn { token, lookups } = flow.take_stage() else {
+            debug_assert!(false, "only a held SYN is retried");
+            return self.refuse_for(env, flow, Reason::Internal);
+        };
+        match door {
+            Door::Open => {
+                self.waiting.remove(&lookups, &flow.key);
+                self.answer(token, Verdict::Pass);
+                self.counters.rescued = self.counters.rescued.wrapping_add(1);
+                flow.stage = Stage::AwaitingSynAck;
+                flow.deadline = env.now.mono_ms.saturating_add(self.limits.syn_ms).max(1);
+                self.table.put(flow);
+            }
+            Door::Ask(_) if !is_due && !lookups.are_over() => {
+                flow.stage = Stage::HeldSyn { token, lookups };
+                self.table.put(flow);
+            }
+            Door::Ask(_) | Door::Wait => {
+                let unresolvable = lookups.brought_nothing();
+                flow.stage = Stage::HeldSyn { token, lookups };
+                let reason = if unresolvable {
+                    Reason::NameUnresolvable
+                } else {
+                    Reason::AddressNotOfName
+                };
+                self.refuse_for(env, flow, reason);
+            }
+            Door::Shut(reason) => {
+                flow.stage = Stage::HeldSyn { token, lookups };
+                self.refuse_for(env, flow, reason);
+            }
+        }
+    }
+
+    /// A SYN/ACK: gives the server's initial number and starts the hello's deadline.
+    pub(crate) fn syn_ack(
+        &mut self,
+        env: &Env<'_>,
+        token: u32,
+        key: FlowKey,
+        segment: &Segment<'_>,
+    ) {
+        let Some(mut flow) = self.table.take(&key) else {
+            // We have not seen its SYN: it passed before we started. The client's next SYN
+            // makes a fresh entry.
+            self.answer(token, Verdict::Drop);
+            if self.decided.fate(&key, env.now.mono_ms).is_none() {
+                self.outputs.push_back(Output::Forget(key));
+            }
+            return;
+        };
+        let answers = segment.ack == flow.client.stream.at_start();
+        if matches!(flow.stage, Stage::AwaitingSynAck) && answers {
+            flow.server = Half::new(segment.seq);
+            flow.server.ack = segment.ack;
+            flow.client.ack = segment.seq.plus(1);
+            flow.stage = Stage::AwaitingClient;
+            flow.deadline = env.now.mono_ms.saturating_add(self.limits.hello_ms).max(1);
+            self.answer(token, Verdict::Pass);
+            return self.table.put(flow);
+        }
+        let repeat = flow.is_connected()
+            && answers
+            && segment.seq.plus(1) == flow.half(Side::Server).stream.at_start();
+        self.answer(token, if repeat { Verdict::Pass } else { Verdict::Drop });
+        if flow.is_connected() && answers && !repeat {
+            // The same SYN answered twice with different numbers.
+            return self.refuse_for(env, flow, Reason::TcpState);
+        }
+        self.table.put(flow);
+    }
+}
+
+/// Whether the destination is bound to any name this client may reach there.
+fn bound_name_allowed(env: &Env<'_>, key: &FlowKey) -> bool {
+    let mut allowed = false;
+    env.bindings
+        .names_of(key.server.ip(), env.now, &mut |name| {
+            allowed = allowed
+                || [AppProto::Tls, AppProto::Ssh, AppProto::Http]
+                    .into_iter()
+                    .any(|proto| {
+                        let ruling = rule(
+                            env,
+                            &Question {
+                                client: key.client.ip(),
+                                server: key.server,
+                                transport: Transport::Tcp,
+                                proto,
+                                name: Some(name),
+                                bound: true,
+                            },
+                        );
+                        ruling.outcome == Outcome::Allowed
+                    });
+        });
+    allowed
+}
+
+/// A name nothing is known of is worth more than one whose addresses are fresh.
+const fn ask_first(known: Known) -> u8 {
+    match known {
+        Known::Unasked | Known::Priming => 0,
+        Known::Failed => 1,
+        Known::Answered => 2,
+    }
+}

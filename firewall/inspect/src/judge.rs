@@ -1,0 +1,294 @@
+//! From a complete first message to allowed or refused.
+
+use policy::preferences::{Ech, PlaintextHttp};
+use policy::{AppProto, Kind, Name, Reason, Transport};
+
+use crate::claim::{Candidate, Claim, Message};
+use crate::env::Env;
+use crate::flow::{FlowKey, Side};
+use crate::http_flow::HttpFlow;
+use crate::inspector::Inspector;
+use crate::machine::Machine;
+use crate::output::Why;
+use crate::record::Category;
+use crate::ruling::{Question, Ruling, rule};
+use crate::stage::{Conversing, Flow, Stage};
+use crate::waiting::Lookups;
+
+/// Names bound to one address that an SSH flow is judged by; an address that bears more is a
+/// shared edge, and SSH does not live there.
+const CANDIDATES_MAX: usize = 64;
+
+/// What the policy says of a claim.
+#[derive(Debug)]
+pub(crate) struct Judgement {
+    pub(crate) ruling: Ruling,
+    /// An `address` rule or see-thru would let any bytes pass.
+    pub(crate) is_lenient: bool,
+    /// SSH: the names it may be for.
+    pub(crate) candidates: Vec<Candidate>,
+    /// Names whose look-up may change the ruling.
+    pub(crate) wanted: Vec<Name>,
+}
+
+/// Asks about bytes that claim nothing: what an `address` rule or see-thru says.
+pub(crate) fn rule_blind(env: &Env<'_>, key: &FlowKey) -> Ruling {
+    rule_claim(env, key, AppProto::Unknown, None, false)
+}
+
+/// Asks about one name, or none, in one protocol over TCP.
+pub(crate) fn rule_claim(
+    env: &Env<'_>,
+    key: &FlowKey,
+    proto: AppProto,
+    name: Option<&Name>,
+    bound: bool,
+) -> Ruling {
+    let question = Question {
+        client: key.client.ip(),
+        server: key.server,
+        transport: Transport::Tcp,
+        proto,
+        name,
+        bound,
+    };
+    rule(env, &question)
+}
+
+/// The names bound to the destination by which an SSH client may reach it, in byte order.
+pub(crate) fn ssh_candidates(env: &Env<'_>, key: &FlowKey) -> (Vec<Candidate>, Option<Ruling>) {
+    let mut names = std::collections::BTreeSet::new();
+    env.bindings
+        .names_of(key.server.ip(), env.now, &mut |name| {
+            names.insert(name.clone());
+            if names.len() > CANDIDATES_MAX {
+                names.pop_last();
+            }
+        });
+    let mut first = None;
+    let mut candidates = Vec::new();
+    for name in names {
+        let ruling = rule_claim(env, key, AppProto::Ssh, Some(&name), true);
+        if ruling.is_allowed() && !ruling.is_exerted() {
+            candidates.push(Candidate {
+                name,
+                pins: ruling.pins.clone(),
+            });
+            first.get_or_insert(ruling);
+        }
+    }
+    (candidates, first)
+}
+
+/// Judges a claim by the policy and the bindings of this moment.
+pub(crate) fn judge(env: &Env<'_>, key: &FlowKey, claim: &Claim) -> Judgement {
+    let blind = rule_blind(env, key);
+    let is_lenient = blind.is_allowed();
+    let plain = |ruling: Ruling| Judgement {
+        ruling,
+        is_lenient,
+        candidates: Vec::new(),
+        wanted: Vec::new(),
+    };
+    let fault = claim.fault.or_else(|| fault_by_preference(env, claim));
+    if let Some(reason) = fault {
+        return plain(because(env, key, blind, reason));
+    }
+    if claim.proto == AppProto::Ssh {
+        return judge_ssh(env, key, blind);
+    }
+    let name = claim.name();
+    let bound = name.is_some_and(|name| env.bindings.is_bound(name, key.server.ip(), env.now));
+    let ruling = rule_claim(env, key, claim.proto, name, bound);
+    let wanted = match name {
+        Some(name) if ruling.wants_binding && !bound => vec![name.clone()],
+        Some(_) | None => Vec::new(),
+    };
+    let refuses_ech = env.policy.preferences().ech == Ech::Refuse;
+    if claim.hides_a_name() && refuses_ech && ruling.is_allowed() && wanted.is_empty() {
+        // A claim that see-thru lets pass for another reason keeps that one.
+        let reason = ruling.would_reason.unwrap_or(Reason::Ech);
+        return plain(because(env, key, blind, reason));
+    }
+    Judgement {
+        wanted,
+        ..plain(refine(env, key, ruling))
+    }
+}
+
+fn fault_by_preference(env: &Env<'_>, claim: &Claim) -> Option<Reason> {
+    let refuses = env.policy.preferences().plaintext_http == PlaintextHttp::Refuse;
+    (claim.proto == AppProto::Http && refuses).then_some(Reason::PlaintextHttp)
+}
+
+/// The ruling on bytes that fail for `reason` unless nobody looks at them.
+fn because(env: &Env<'_>, key: &FlowKey, blind: Ruling, reason: Reason) -> Ruling {
+    if blind.is_allowed() {
+        blind.because(reason)
+    } else {
+        Ruling::refusal(env, key.client.ip(), reason)
+    }
+}
+
+fn judge_ssh(env: &Env<'_>, key: &FlowKey, blind: Ruling) -> Judgement {
+    let is_lenient = blind.is_allowed();
+    let (candidates, ruling) = ssh_candidates(env, key);
+    if let Some(ruling) = ruling {
+        return Judgement {
+            ruling,
+            is_lenient,
+            candidates,
+            wanted: Vec::new(),
+        };
+    }
+    let port = key.server.port();
+    let wanted: Vec<Name> = env
+        .policy
+        .client(key.client.ip())
+        .map_or_else(Vec::new, |client| {
+            let names = env
+                .policy
+                .reachable_names(client, Some(Kind::Ssh), port, 20);
+            names.into_iter().cloned().collect()
+        });
+    let nameless = rule_claim(env, key, AppProto::Ssh, None, false);
+    let reason = if wanted.is_empty() {
+        nameless.reason()
+    } else {
+        Some(Reason::AddressNotOfName)
+    };
+    let ruling = because(env, key, blind, reason.unwrap_or(Reason::NameNotAllowed));
+    Judgement {
+        ruling: refine(env, key, ruling),
+        is_lenient,
+        candidates,
+        wanted,
+    }
+}
+
+/// Says why an address does not belong to a name, where more is known than that.
+fn refine(env: &Env<'_>, key: &FlowKey, ruling: Ruling) -> Ruling {
+    let mismatch = ruling.reason() == Some(Reason::AddressNotOfName);
+    if mismatch && !env.bindings.is_global(key.server.ip()) {
+        return ruling.because(Reason::AddressNotGlobal);
+    }
+    ruling
+}
+
+impl Inspector {
+    /// A client's first message is complete.
+    pub(crate) fn claimed(&mut self, env: &Env<'_>, mut flow: Box<Flow>, claim: Claim) {
+        let mut judgement = judge(env, &flow.key, &claim);
+        let wanted = std::mem::take(&mut judgement.wanted);
+        if wanted.is_empty() || !env.bindings.is_global(flow.key.server.ip()) {
+            return self.settle(env, flow, claim, judgement, false);
+        }
+        let lookups = self.look_up(env, flow.key, wanted, Why::Claim);
+        flow.stage = Stage::AwaitingBinding {
+            claim: Box::new(claim),
+            lookups,
+        };
+        flow.deadline = env.now.mono_ms.saturating_add(self.limits.lookup_ms).max(1);
+        self.table.put(flow);
+    }
+
+    /// Judges a waiting claim again: something was learnt, or its time is up.
+    pub(crate) fn retry_claim(&mut self, env: &Env<'_>, mut flow: Box<Flow>, is_due: bool) {
+        let Stage::AwaitingBinding { claim, lookups } = flow.take_stage() else {
+            debug_assert!(false, "only a claim is retried");
+            return self.refuse_for(env, flow, Reason::Internal);
+        };
+        let mut judgement = judge(env, &flow.key, &claim);
+        if judgement.wanted.is_empty() {
+            self.waiting.remove(&lookups, &flow.key);
+            let rescued = judgement.ruling.is_allowed();
+            return self.settle(env, flow, *claim, judgement, rescued);
+        }
+        if !is_due && !lookups.are_over() {
+            flow.stage = Stage::AwaitingBinding { claim, lookups };
+            return self.table.put(flow);
+        }
+        self.waiting.remove(&lookups, &flow.key);
+        let mismatch = judgement.ruling.reason() == Some(Reason::AddressNotOfName);
+        if mismatch && lookups.brought_nothing() {
+            judgement.ruling = judgement.ruling.because(Reason::NameUnresolvable);
+        }
+        self.settle(env, flow, *claim, judgement, false);
+    }
+
+    /// Drops what a claim holds so that its client sends it again: nobody could be asked.
+    pub(crate) fn postpone_claim(&mut self, env: &Env<'_>, mut flow: Box<Flow>) {
+        if let Some(lookups) = flow.lookups() {
+            let lookups: &Lookups = lookups;
+            self.waiting.remove(lookups, &flow.key);
+        }
+        self.drop_held(&mut flow);
+        if flow.client.stream.released() == 0 {
+            flow.client.stream.restart();
+        }
+        flow.stage = Stage::AwaitingClient;
+        flow.deadline = env.now.mono_ms.saturating_add(self.limits.hello_ms).max(1);
+        self.table.put(flow);
+    }
+
+    fn settle(
+        &mut self,
+        env: &Env<'_>,
+        mut flow: Box<Flow>,
+        claim: Claim,
+        judgement: Judgement,
+        rescued: bool,
+    ) {
+        let mut facts = claim.facts();
+        facts.rescued = rescued;
+        if let Some(candidate) = judgement.candidates.first() {
+            facts.dhost = Some(candidate.name.as_str().into());
+        }
+        let Judgement {
+            ruling,
+            is_lenient,
+            candidates,
+            ..
+        } = judgement;
+        flow.generation = env.policy.generation();
+        if !ruling.is_allowed() {
+            // The stage was taken out; what is left of the flow is past its SYN/ACK.
+            flow.stage = Stage::AwaitingClient;
+            return self.refuse(env, flow, Category::Client, &ruling, &facts);
+        }
+        if rescued {
+            self.counters.rescued = self.counters.rescued.wrapping_add(1);
+        }
+        let is_sound = claim.fault.is_none();
+        let machine = match claim.message {
+            Message::Tls(hello) => Some(Machine::tls(*hello)),
+            Message::Ssh if is_sound => Some(Machine::ssh(candidates)),
+            Message::Http(_) if is_sound && !is_lenient => {
+                self.log(env, &flow.key, Category::Client, &ruling, &facts);
+                flow.stage = Stage::Http(Box::new(HttpFlow::new(ruling, facts)));
+                return self.advance_http(env, flow, Side::Client);
+            }
+            Message::Ssh | Message::Http(_) | Message::Opaque => None,
+        };
+        self.log(env, &flow.key, Category::Client, &ruling, &facts);
+        let Some(machine) = machine else {
+            flow.stage = Stage::AwaitingClient;
+            return self.hand_over(env, flow, Side::Client);
+        };
+        let read_client = machine.starts_at();
+        flow.client.stream.release_to(read_client);
+        flow.stage = Stage::Conversing(Box::new(Conversing {
+            machine,
+            ruling,
+            is_lenient,
+            rescued,
+            answered: false,
+            read_client,
+            read_server: 0,
+            protected_client: false,
+            protected_server: false,
+        }));
+        flow.deadline = env.now.mono_ms.saturating_add(self.limits.answer_ms).max(1);
+        self.converse(env, flow, Side::Client);
+    }
+}

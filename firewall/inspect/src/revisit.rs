@@ -1,0 +1,161 @@
+//! Flows looked at again without a packet of theirs: an answer came, the policy changed, the
+//! time is up.
+
+use policy::{Name, Reason};
+
+use crate::claim::Claim;
+use crate::env::{Answer, Env};
+use crate::flow::Side;
+use crate::inspector::Inspector;
+use crate::judge::{rule_blind, rule_claim};
+use crate::record::Category;
+use crate::ruling::Ruling;
+use crate::stage::{Flow, Stage};
+
+impl Inspector {
+    /// See [`Inspector::handle_answer`].
+    pub(crate) fn answered(&mut self, env: &Env<'_>, name: &Name, answer: Answer) {
+        for key in self.waiting.answered(name) {
+            let Some(mut flow) = self.table.take(&key) else {
+                continue;
+            };
+            if let Stage::HeldSyn { lookups, .. } | Stage::AwaitingBinding { lookups, .. } =
+                &mut flow.stage
+            {
+                lookups.note(name, answer == Answer::Resolved);
+            }
+            if answer == Answer::OverBudget {
+                self.over_budget(env, flow);
+            } else {
+                self.retry(env, flow, false);
+            }
+        }
+    }
+
+    fn over_budget(&mut self, env: &Env<'_>, flow: Box<Flow>) {
+        match &flow.stage {
+            Stage::HeldSyn { .. } => {
+                self.counters.dns_budget = self.counters.dns_budget.wrapping_add(1);
+                self.abandon(flow);
+            }
+            Stage::AwaitingBinding { .. } => {
+                self.counters.dns_budget = self.counters.dns_budget.wrapping_add(1);
+                self.postpone_claim(env, flow);
+            }
+            Stage::AwaitingSynAck
+            | Stage::AwaitingClient
+            | Stage::Conversing(_)
+            | Stage::Http(_)
+            | Stage::Moving => self.table.put(flow),
+        }
+    }
+
+    fn retry(&mut self, env: &Env<'_>, mut flow: Box<Flow>, is_due: bool) {
+        flow.generation = env.policy.generation();
+        match &flow.stage {
+            Stage::HeldSyn { .. } => self.retry_syn(env, flow, is_due),
+            Stage::AwaitingBinding { .. } => self.retry_claim(env, flow, is_due),
+            Stage::AwaitingSynAck
+            | Stage::AwaitingClient
+            | Stage::Conversing(_)
+            | Stage::Http(_)
+            | Stage::Moving => self.table.put(flow),
+        }
+    }
+
+    /// See [`Inspector::handle_policy`].
+    pub(crate) fn policy_changed(&mut self, env: &Env<'_>) {
+        for key in self.table.keys() {
+            let Some(flow) = self.table.take(&key) else {
+                continue;
+            };
+            let Some(flow) = self.recheck(env, flow) else {
+                continue;
+            };
+            self.retry(env, flow, false);
+        }
+    }
+
+    /// Judges a flow by the policy of now, if it was last judged by another. `None` when that
+    /// refuses it. Nothing here waits for priming: a revocation applies at once.
+    pub(crate) fn recheck(&mut self, env: &Env<'_>, mut flow: Box<Flow>) -> Option<Box<Flow>> {
+        if flow.generation == env.policy.generation() {
+            return Some(flow);
+        }
+        flow.generation = env.policy.generation();
+        let key = flow.key;
+        let allowed = match &mut flow.stage {
+            // These are judged again in any case before anything of theirs is let through.
+            Stage::HeldSyn { .. } | Stage::AwaitingBinding { .. } | Stage::Moving => true,
+            Stage::AwaitingSynAck | Stage::AwaitingClient => !self.is_shut(env, &key),
+            Stage::Conversing(talk) => {
+                let facts = talk.facts();
+                let name = talk.machine.name().cloned();
+                let named = rule_claim(env, &key, facts.proto, name.as_ref(), true);
+                let blind = rule_blind(env, &key);
+                talk.is_lenient = blind.is_allowed();
+                keep_ruling(&mut talk.ruling, named, blind)
+            }
+            Stage::Http(http) => {
+                let facts = http.facts();
+                let name = facts
+                    .dhost
+                    .as_deref()
+                    .and_then(|name| Name::parse(name.as_bytes()).ok());
+                let named = rule_claim(env, &key, facts.proto, name.as_ref(), true);
+                keep_ruling(&mut http.ruling, named, rule_blind(env, &key))
+            }
+        };
+        if allowed {
+            return Some(flow);
+        }
+        self.refuse_for(env, flow, Reason::PolicyChanged);
+        None
+    }
+
+    /// See [`Inspector::handle_timeout`].
+    pub(crate) fn timed_out(&mut self, env: &Env<'_>) {
+        self.decided.expire(env.now.mono_ms);
+        while let Some(flow) = self.table.take_due(env.now.mono_ms) {
+            self.due(env, flow);
+        }
+    }
+
+    fn due(&mut self, env: &Env<'_>, flow: Box<Flow>) {
+        match &flow.stage {
+            Stage::HeldSyn { .. } | Stage::AwaitingBinding { .. } => self.retry(env, flow, true),
+            // Nobody answered, or nothing has been said for long: there is nothing to undo.
+            Stage::AwaitingSynAck | Stage::Http(_) => self.close(env, flow),
+            Stage::AwaitingClient => {
+                let spoke = !flow.client.stream.contiguous().is_empty();
+                if flow.client.closed && !spoke {
+                    return self.close(env, flow);
+                }
+                let facts = Claim::read_partial(flow.client.stream.contiguous());
+                let client = flow.key.client.ip();
+                let ruling = Ruling::refusal(env, client, Reason::HelloIncomplete);
+                self.refuse(env, flow, Category::Client, &ruling, &facts);
+            }
+            Stage::Conversing(talk) => {
+                if talk.answered && flow.half(Side::Server).closed {
+                    // The server gave up in clear and closed; its client has not said goodbye.
+                    return self.close(env, flow);
+                }
+                self.refuse_for(env, flow, Reason::HelloIncomplete);
+            }
+            Stage::Moving => self.refuse_for(env, flow, Reason::Internal),
+        }
+    }
+}
+
+/// Keeps the better of two rulings; `false` when both refuse.
+fn keep_ruling(kept: &mut Ruling, named: Ruling, blind: Ruling) -> bool {
+    if named.is_allowed() {
+        *kept = named;
+    } else if blind.is_allowed() {
+        *kept = blind;
+    } else {
+        return false;
+    }
+    true
+}
