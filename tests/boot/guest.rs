@@ -50,8 +50,13 @@ fn work(reporter: &mut Reporter) -> Result<()> {
     let world = World::new().context("laying the lab")?;
     let attacker = world.topology.attacker()?;
     reporter.stage("world")?;
-    for offload in [Offload::None, Offload::Flowtable] {
-        control::run(&world, &attacker, offload, reporter)?;
+    for case in [
+        (Guard::Control, Offload::None),
+        (Guard::Control, Offload::Flowtable),
+        (Guard::ForwardRule, Offload::None),
+        (Guard::ForwardRule, Offload::Flowtable),
+    ] {
+        control::run(&world, &attacker, case, reporter).with_context(|| format!("{case:?}"))?;
     }
     reporter.stage("control")?;
     for offload in [Offload::None, Offload::Flowtable] {
@@ -93,10 +98,7 @@ fn judged(
     }
     reporter.stage(&format!("inheritance {offload:?}"))?;
     for family in FAMILIES {
-        match transfer::run(world, family, offload) {
-            Ok(transfer) => reporter.say(&Line::Transfer(transfer))?,
-            Err(error) => reporter.fault(&error.context("a judged transfer"))?,
-        }
+        reporter.transfer(transfer::run(world, family, offload, Guard::Postern))?;
     }
     reporter.stage(&format!("transfers {offload:?}"))?;
     daemon.kill()

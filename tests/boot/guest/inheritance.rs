@@ -93,13 +93,17 @@ impl Attack {
 
     /// A port that no other attack uses.
     fn port(self, number: u16) -> u16 {
-        let family = if self.family == Family::V6 { 100 } else { 0 };
+        let family = if self.family == Family::V6 { 20 } else { 0 };
         let offload = if self.offload == Offload::Flowtable {
-            200
+            40
         } else {
             0
         };
-        let guard = if self.guard == Guard::Postern { 400 } else { 0 };
+        let guard = match self.guard {
+            Guard::Control => 0,
+            Guard::ForwardRule => 100,
+            Guard::Postern => 200,
+        };
         self.variant.port() + family + offload + guard + number
     }
 

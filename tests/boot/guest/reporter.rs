@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use e2e::boot::report::{Booted, Inheritance, Line, Stage, write_line};
+use e2e::boot::report::{Booted, Inheritance, Line, Stage, Transfer, write_line};
 
 /// The result port.
 #[derive(Debug)]
@@ -57,6 +57,14 @@ impl Reporter {
         match outcome {
             Ok(outcome) => self.say(&Line::Inheritance(outcome)),
             Err(error) => self.fault(&error),
+        }
+    }
+
+    /// Says how a transfer went, or that it could not be made.
+    pub(crate) fn transfer(&mut self, outcome: Result<Transfer>) -> Result<()> {
+        match outcome {
+            Ok(outcome) => self.say(&Line::Transfer(outcome)),
+            Err(error) => self.fault(&error.context("a judged transfer")),
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::boot::report::{Offload, Transfer};
+use e2e::boot::report::{Guard, Offload, Transfer};
 use e2e::hello::{self, ClientHello};
 use e2e::topology::{Family, RECORDER};
 
@@ -13,7 +13,12 @@ use crate::application::{BULK, BULK_BYTES, ECHO};
 use crate::world::{HTTPS, World};
 
 /// Transfers [`BULK_BYTES`] once the flow is judged.
-pub(crate) fn run(world: &World, family: Family, offload: Offload) -> Result<Transfer> {
+pub(crate) fn run(
+    world: &World,
+    family: Family,
+    offload: Offload,
+    guard: Guard,
+) -> Result<Transfer> {
     let queued_before = world.queued()?;
     let address = RECORDER.at(family, HTTPS);
     let connected = world
@@ -45,6 +50,7 @@ pub(crate) fn run(world: &World, family: Family, offload: Offload) -> Result<Tra
     Ok(Transfer {
         family: if family == Family::V4 { 4 } else { 6 },
         offload,
+        guard,
         bytes: u64::try_from(bytes)?,
         queued_to_judge: queued.saturating_sub(queued_before),
         queued_in_bulk: world.queued()?.saturating_sub(queued),

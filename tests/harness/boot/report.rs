@@ -77,6 +77,8 @@ pub enum Guard {
     /// A ruleset that trusts the mark of a conntrack entry and nothing else: the attack has to succeed, or it proves
     /// nothing.
     Control,
+    /// The same, except that it stops a bare SYN on an older entry in the forward hook, where Postern's rule is.
+    ForwardRule,
     /// The daemon under test.
     Postern,
 }
@@ -130,6 +132,8 @@ pub struct Transfer {
     pub family: u8,
     /// The data path of judged flows.
     pub offload: Offload,
+    /// What judged the flow.
+    pub guard: Guard,
     /// Bytes the client received.
     pub bytes: u64,
     /// Packets queued to the daemon before and during the handshake of this flow.
