@@ -406,13 +406,18 @@ pub(crate) fn named_entry(
 
 /// Reads an exact name.
 fn exact_name(text: &str) -> Result<Name, (FaultKind, String)> {
-    Name::parse(text.as_bytes()).map_err(|fault| match fault {
-        InvalidName::IpLiteral => (FaultKind::IpLiteral, fault.to_string()),
-        InvalidName::Character(b'/') | InvalidName::Character(b':') => (
-            FaultKind::InvalidName,
-            format!("{fault}: write the name alone, no URL and no port"),
-        ),
-        fault => (FaultKind::InvalidName, fault.to_string()),
+    Name::parse(text.as_bytes()).map_err(|fault| {
+        let kind = if fault == InvalidName::IpLiteral {
+            FaultKind::IpLiteral
+        } else {
+            FaultKind::InvalidName
+        };
+        let hint = if matches!(fault, InvalidName::Character(b'/' | b':')) {
+            ": write the name alone, without scheme, path or port"
+        } else {
+            ""
+        };
+        (kind, format!("{fault}{hint}"))
     })
 }
 

@@ -248,7 +248,7 @@ mod tests {
             Pattern::parse(&format!("*{label}.b")),
             Err(InvalidPattern::LabelTooLong)
         );
-        let long = format!("*.{}", vec!["abc"; 63].join("."));
+        let long = format!("*.{}", vec!["abc"; 64].join("."));
         assert_eq!(Pattern::parse(&long), Err(InvalidPattern::TooLong));
     }
 

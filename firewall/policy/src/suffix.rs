@@ -82,7 +82,7 @@ fn reaches_below(pattern: &Pattern, suffix: &str) -> bool {
     }
     labels
         .next()
-        .map_or(pattern.is_deep(), |label| label.contains('*'))
+        .map_or_else(|| pattern.is_deep(), |label| label.contains('*'))
 }
 
 /// The nested suffixes under each registrable domain above them.

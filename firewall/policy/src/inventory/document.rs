@@ -132,7 +132,7 @@ impl<'a> Table<'a> {
         &self,
         key: &'a str,
         known: &[&str],
-    ) -> Result<Vec<Table<'a>>, InvalidInventory> {
+    ) -> Result<Vec<Self>, InvalidInventory> {
         let Some(item) = self.find(key) else {
             return Ok(Vec::new());
         };
@@ -169,25 +169,29 @@ impl<'a> Item<'a> {
 
     /// The value as text.
     pub(super) fn string(&self) -> Result<&'a str, InvalidInventory> {
-        match self.value.get_ref() {
-            DeValue::String(text) => Ok(text),
-            other => Err(self.mistyped("a string", other)),
-        }
+        self.value
+            .get_ref()
+            .as_str()
+            .ok_or_else(|| self.mistyped("a string"))
     }
 
     /// The value as text, where a whole number is as good.
     pub(super) fn scalar(&self) -> Result<String, InvalidInventory> {
-        match self.value.get_ref() {
-            DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
-            _ => self.string().map(str::to_owned),
+        match self
+            .value
+            .get_ref()
+            .as_integer()
+            .filter(|number| number.radix() == 10)
+        {
+            Some(number) => Ok(number.as_str().to_owned()),
+            None => self.string().map(str::to_owned),
         }
     }
 
     /// The values of an array, each text.
-    pub(super) fn strings(&self) -> Result<Vec<Item<'a>>, InvalidInventory> {
-        let DeValue::Array(array) = self.value.get_ref() else {
-            return Err(self.mistyped("a list", self.value.get_ref()));
-        };
+    pub(super) fn strings(&self) -> Result<Vec<Self>, InvalidInventory> {
+        let array = self.value.get_ref().as_array();
+        let array = array.ok_or_else(|| self.mistyped("a list"))?;
         let item = |value| Item {
             document: self.document,
             key: self.key,
@@ -202,10 +206,12 @@ impl<'a> Item<'a> {
 
     /// The value as a table whose keys are all among `known`.
     pub(super) fn table(&self, known: &[&str]) -> Result<Table<'a>, InvalidInventory> {
-        match self.value.get_ref() {
-            DeValue::Table(table) => self.document.table(table, self.value.span().start, known),
-            other => Err(self.mistyped("a table", other)),
-        }
+        let table = self
+            .value
+            .get_ref()
+            .as_table()
+            .ok_or_else(|| self.mistyped("a table"))?;
+        self.document.table(table, self.value.span().start, known)
     }
 
     /// The value as the JSON that the preferences document would hold; a date is a string there.
@@ -213,12 +219,9 @@ impl<'a> Item<'a> {
         json(self.value.get_ref())
     }
 
-    fn mistyped(&self, expected: &str, found: &DeValue<'_>) -> InvalidInventory {
-        self.wrong(format!(
-            "{}: expected {expected}, found {}",
-            self.key,
-            found.type_str()
-        ))
+    fn mistyped(&self, expected: &str) -> InvalidInventory {
+        let found = self.value.get_ref().type_str();
+        self.wrong(format!("{}: expected {expected}, found {found}", self.key))
     }
 }
 

@@ -25,6 +25,9 @@ struct Node {
     deep: Option<u32>,
 }
 
+/// A label with a wildcard and the node behind it.
+type Branch = (Box<str>, usize);
+
 /// Labels whose literal text before the first and behind the last wildcard have certain lengths.
 ///
 /// There are few shapes (`*` is one, `api-*` another), and within one the texts themselves are the
@@ -33,7 +36,7 @@ struct Node {
 struct Shape {
     head: usize,
     tail: usize,
-    by_ends: HashMap<Box<[u8]>, Vec<(Box<str>, usize)>>,
+    by_ends: HashMap<Box<[u8]>, Vec<Branch>>,
 }
 
 impl Default for PatternTrie {
