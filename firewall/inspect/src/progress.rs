@@ -32,3 +32,21 @@ pub struct Framed {
     /// bytes after `safe` are never accepted.
     pub ended: bool,
 }
+
+impl<T, R> Progress<T, R> {
+    /// The whole message, if there is one.
+    pub fn complete(self) -> Option<T> {
+        match self {
+            Self::Complete(message) => Some(message),
+            Self::Incomplete | Self::Refused(_) => None,
+        }
+    }
+
+    /// The refusal, if there is one.
+    pub fn refusal(self) -> Option<R> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::Incomplete | Self::Complete(_) => None,
+        }
+    }
+}

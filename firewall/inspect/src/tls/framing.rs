@@ -114,6 +114,7 @@ impl Framing {
         let mut rest = bytes;
         while let Some(&first) = rest.first() {
             let taken = match self.record {
+                None if matches!(self.phase, Phase::Ended) => return Err(Reason::TlsMalformed),
                 None if self.filled == 0 && self.stops_at(first) => break,
                 None => self.take_header(rest)?,
                 Some((body, left)) => self.take_body(body, left, rest)?,
