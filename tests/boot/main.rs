@@ -13,7 +13,8 @@
 
 mod shared;
 
-use e2e::boot::report::{Guard, Inheritance, Offload, Transfer};
+use e2e::boot::report::{Attempt, Guard, Inheritance, Offload, Transfer};
+use serde_json::Value;
 use shared::report;
 
 #[test]
@@ -52,9 +53,56 @@ fn every_attack_on_the_mark_succeeds_without_the_defence() {
     }
 }
 
-/// Promise 21 in its kernel half: a bare SYN on an older entry, stopped in the forward hook.
+/// Promise 21 over IPv4 and IPv6, with the attacks that succeed in the test above.
 #[test]
-fn forward_hook_rule_defeats_every_attack_without_a_flowtable() {
+fn a_verdict_is_never_inherited() {
+    let attacks = inheritance(Guard::Postern, Offload::None);
+    assert_eq!(attacks.len(), VARIANTS * FAMILIES);
+    for attack in attacks {
+        assert!(
+            attack.armed && attack.allowed_arrived,
+            "not the attack that was meant: {attack:?}"
+        );
+        assert!(!attack.evil_arrived, "{attack:?}");
+        assert!(
+            attack.reconnected,
+            "an honest client could not connect again: {attack:?}"
+        );
+    }
+}
+
+/// Promise 21's own two variants. They hold because a reset that the flowtable sees ends its flow there.
+#[test]
+fn a_verdict_is_never_inherited_when_a_flowtable_sees_the_reset() {
+    let attacks = inheritance(Guard::Postern, Offload::Flowtable);
+    let mut seen = attacks
+        .iter()
+        .filter(|one| VISIBLE_RESETS.contains(&one.variant.as_str()));
+    assert!(
+        seen.clone().count() == VISIBLE_RESETS.len() * FAMILIES,
+        "{attacks:?}"
+    );
+    assert!(
+        seen.all(|one| one.armed && !one.evil_arrived),
+        "{attacks:?}"
+    );
+}
+
+/// The go or no-go of DESIGN, section 2, step 5. A packet of an offloaded flow meets no hook behind ingress, a bare SYN
+/// included; where the flowtable missed the end of a connection, the next one inherits its verdict.
+#[test]
+fn flowtable_stays_unused_while_a_verdict_can_be_inherited_through_it() {
+    let attacks = inheritance(Guard::Postern, Offload::Flowtable);
+    let inherited = attacks.iter().any(|one| one.evil_arrived);
+    let used = transfer(Guard::Postern, Offload::None)
+        .entry
+        .contains("[OFFLOAD]");
+    assert!(!(inherited && used), "{attacks:?}");
+}
+
+/// The same answer from the rule alone: it needs no daemon to be seen, and tells when a kernel mends it.
+#[test]
+fn forward_hook_rule_is_enough_without_a_flowtable() {
     let attacks = inheritance(Guard::ForwardRule, Offload::None);
     assert_eq!(attacks.len(), VARIANTS);
     for attack in attacks {
@@ -62,6 +110,23 @@ fn forward_hook_rule_defeats_every_attack_without_a_flowtable() {
             attack.armed && attack.allowed_arrived && !attack.evil_arrived,
             "{attack:?}"
         );
+    }
+}
+
+/// No packet of a judged flow's bulk costs a trip to userspace.
+#[test]
+fn judged_flow_stays_in_the_kernel() {
+    let transfers = report()
+        .transfers
+        .iter()
+        .filter(|one| one.guard == Guard::Postern);
+    assert_eq!(transfers.clone().count(), FAMILIES * 2);
+    for one in transfers {
+        assert!(
+            one.queued_to_judge >= 5,
+            "SYN, SYN/ACK, both hellos, proof: {one:?}"
+        );
+        assert_eq!(one.queued_in_bulk, 0, "{one:?}");
     }
 }
 
@@ -74,6 +139,134 @@ fn flowtable_takes_bulk_packets_past_the_forward_hook() {
     assert!(slow.forwarded_in_bulk > 50, "{slow:?}");
     assert!(fast.forwarded_in_bulk < 10, "{fast:?}");
 }
+
+/// Ten of the lab's verdicts and two more, from the wire and from the flow log.
+#[test]
+fn native_queue_judges_every_attempt() {
+    let attempts = &report().attempts;
+    assert_eq!(attempts.len(), EXPECTED.len(), "{attempts:?}");
+    for (attempt, (name, verdict)) in attempts.iter().zip(EXPECTED) {
+        assert_eq!(attempt.name, *name);
+        match verdict {
+            Verdict::Allowed => assert_allowed(attempt),
+            Verdict::Refused(stage, reason) => assert_refused(attempt, *stage, reason),
+        }
+    }
+}
+
+fn assert_allowed(attempt: &Attempt) {
+    assert!(attempt.served && attempt.payload_on_wire > 0, "{attempt:?}");
+    assert!(
+        has_line(
+            attempt,
+            &[("outcome", "allowed"), ("reason", "web"), ("proto", "tls")]
+        ),
+        "{attempt:?}"
+    );
+    assert!(
+        !has_line(attempt, &[("outcome", "disallowed")]),
+        "{attempt:?}"
+    );
+}
+
+fn assert_refused(attempt: &Attempt, stage: Stage, reason: &str) {
+    assert!(!attempt.served, "{attempt:?}");
+    match stage {
+        Stage::Syn => assert_eq!(attempt.packets_on_wire, 0, "{attempt:?}"),
+        Stage::ClientHello => {
+            assert_eq!(attempt.payload_on_wire, 0, "{attempt:?}");
+            assert!(
+                attempt.resets_on_wire > 0,
+                "the server was not told: {attempt:?}"
+            );
+        }
+        Stage::ServerHello => {
+            assert!(
+                attempt.resets_on_wire > 0,
+                "the server was not told: {attempt:?}"
+            );
+        }
+    }
+    assert!(
+        has_line(attempt, &[("outcome", "disallowed"), ("reason", reason)]),
+        "{attempt:?}"
+    );
+    assert!(
+        !has_line(attempt, &[("outcome", "allowed"), ("cat", "server")]),
+        "{attempt:?}"
+    );
+}
+
+fn has_line(attempt: &Attempt, fields: &[(&str, &str)]) -> bool {
+    let holds = |line: &Value| {
+        fields
+            .iter()
+            .all(|(key, text)| line.get(*key).is_some_and(|value| value == text))
+    };
+    attempt.log.iter().any(holds)
+}
+
+/// What an attempt has to come to.
+enum Verdict {
+    /// Served, and logged with the group that allowed it.
+    Allowed,
+    /// Stopped at a stage, with a reason.
+    Refused(Stage, &'static str),
+}
+
+/// How far a refused client gets.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// Not one packet leaves.
+    Syn,
+    /// The handshake of TCP completes; no byte of payload leaves.
+    ClientHello,
+    /// The client's hello leaves; nothing of the server's answer comes back.
+    ServerHello,
+}
+
+/// In the order of `guest/attempts.rs`. All clients have exact names only, so a forged address stops the SYN.
+const EXPECTED: &[(&str, Verdict)] = &[
+    ("tls13", Verdict::Allowed),
+    ("tls12", Verdict::Allowed),
+    ("tls13_v6", Verdict::Allowed),
+    (
+        "forged_sni",
+        Verdict::Refused(Stage::Syn, "address_not_of_name"),
+    ),
+    (
+        "forged_sni_v6",
+        Verdict::Refused(Stage::Syn, "address_not_of_name"),
+    ),
+    (
+        "name_not_allowed",
+        Verdict::Refused(Stage::ClientHello, "name_not_allowed"),
+    ),
+    (
+        "name_not_allowed_v6",
+        Verdict::Refused(Stage::ClientHello, "name_not_allowed"),
+    ),
+    (
+        "no_sni",
+        Verdict::Refused(Stage::ClientHello, "sni_missing"),
+    ),
+    (
+        "old_client",
+        Verdict::Refused(Stage::ClientHello, "tls_version_client"),
+    ),
+    (
+        "old_server",
+        Verdict::Refused(Stage::ServerHello, "tls_version_server"),
+    ),
+    (
+        "plain_http",
+        Verdict::Refused(Stage::ClientHello, "plaintext_http"),
+    ),
+    (
+        "unknown_client",
+        Verdict::Refused(Stage::Syn, "client_unknown"),
+    ),
+];
 
 fn inheritance(guard: Guard, offload: Offload) -> Vec<&'static Inheritance> {
     let all = report().inheritance.iter();
@@ -89,3 +282,7 @@ fn transfer(guard: Guard, offload: Offload) -> &'static Transfer {
 
 /// Ways to end a connection at its server while the firewall keeps its entry; see `guest/inheritance.rs`.
 const VARIANTS: usize = 4;
+/// IPv4 and IPv6.
+const FAMILIES: usize = 2;
+/// The variants whose reset crosses the flowtable in one piece.
+const VISIBLE_RESETS: [&str; 2] = ["server_reset", "doubted_reset"];

@@ -2,7 +2,8 @@
 //! know it.
 
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use e2e::daemon::Daemon;
 use e2e::packet::{Seen, flags};
 use e2e::topology::{API, Asker, EVIL, Family, NAMELESS, OLD, Site};
 use e2e::wait;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 
 use crate::world::{HTTPS, World};
 
@@ -163,30 +165,46 @@ impl Plan {
         })
     }
 
-    /// Runs openssl's client; whether it printed the server's page.
+    /// Runs the client; whether it got the server's page.
     fn client(&self, world: &World, port: u16) -> Result<bool> {
         let from = SocketAddr::new(self.from.address(self.family), port);
         let to = self.to.at(self.family, HTTPS);
-        let mut command = match self.speaks {
+        match self.speaks {
             Speaks::Tls(options) => {
                 let mut command = world.topology.client.command("openssl");
                 command.args(["s_client", "-quiet", "-bind", &from.to_string()]);
                 command.args(["-connect", &to.to_string()]).args(options);
-                command
+                talk(&mut command)
             }
-            Speaks::Http => {
-                let mut command = world.topology.client.command("/bin/busybox");
-                command.args(["nc", "-s", &from.ip().to_string(), "-p", &port.to_string()]);
-                command.args([to.ip().to_string(), to.port().to_string()]);
-                command
-            }
-        };
-        talk(&mut command, b"GET / HTTP/1.0\r\n\r\n", CLIENT_LIMIT)
+            Speaks::Http => Ok(world
+                .topology
+                .client
+                .enter(|| plain(from, to))?
+                .unwrap_or(false)),
+        }
     }
 }
 
-/// Feeds a client its request and reads to its end, or kills it at `limit`; whether an answer of success came.
-fn talk(command: &mut Command, request: &[u8], limit: Duration) -> Result<bool> {
+/// Asks in the clear; whether an answer of success came.
+fn plain(from: SocketAddr, to: SocketAddr) -> Result<bool> {
+    let family = if from.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(from))?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(CLIENT_LIMIT))?;
+    stream.write_all(REQUEST)?;
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text)?;
+    Ok(text.starts_with(SUCCESS))
+}
+
+/// Feeds openssl's client its request and reads to its end, or kills it; whether an answer of success came.
+fn talk(command: &mut Command) -> Result<bool> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -201,8 +219,8 @@ fn talk(command: &mut Command, request: &[u8], limit: Duration) -> Result<bool> 
         text
     });
     // A client that was refused may be gone before it is asked anything.
-    let _sent = stdin.write_all(request);
-    let ended = wait::holds(limit, || matches!(child.try_wait(), Ok(Some(_))));
+    let _sent = stdin.write_all(REQUEST);
+    let ended = wait::holds(CLIENT_LIMIT, || matches!(child.try_wait(), Ok(Some(_))));
     drop(stdin);
     if !ended {
         child.kill().context("killing a client")?;
@@ -211,7 +229,7 @@ fn talk(command: &mut Command, request: &[u8], limit: Duration) -> Result<bool> 
     let text = reader
         .join()
         .map_err(|_| anyhow::anyhow!("reading a client's output"))?;
-    Ok(text.starts_with(b"HTTP/1.0 200"))
+    Ok(text.starts_with(SUCCESS))
 }
 
 /// The flow log's lines about the flow from a client's port.
@@ -227,6 +245,8 @@ fn lines(daemon: &Daemon<'_>, port: u16) -> Vec<serde_json::Value> {
         .collect()
 }
 
+const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
+const SUCCESS: &[u8] = b"HTTP/1.0 200";
 /// The longest a client may take; refusals end theirs at once.
 const CLIENT_LIMIT: Duration = Duration::from_secs(8);
 /// How long the log may lag behind a client's end.

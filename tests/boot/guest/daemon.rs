@@ -3,17 +3,26 @@
 use anyhow::{Context as _, Result};
 use e2e::boot::report::Offload;
 use e2e::daemon::Daemon;
-use e2e::topology::{API, Asker, FAMILIES, OLD, RECORDER};
+use e2e::topology::{API, Asker, FAMILIES, INSIDE, OLD, OUTSIDE, RECORDER};
 
 use crate::world::World;
 
-/// Starts the daemon in the firewall's namespace, with judged flows carried as told, and waits until it is healthy.
+/// Starts the daemon in the firewall's namespace and waits until it is healthy.
+///
+/// The daemon itself has no flowtable; for the question whether it could, a table beside its own puts every judged
+/// flow into one.
 pub(crate) fn start(world: &World, offload: Offload) -> Result<Daemon<'_>> {
-    let flowtable = match offload {
-        Offload::None => "",
-        Offload::Flowtable => "flowtable = true",
-    };
-    Daemon::with_config(&world.topology, &inventory(), flowtable).context("starting the daemon")
+    if offload == Offload::Flowtable {
+        let beside = format!(
+            "table inet beside {{
+             flowtable judged {{ hook ingress priority 0; devices = {{ {INSIDE}, {OUTSIDE} }}; counter; }};
+             chain forward {{ type filter hook forward priority 10;
+              ct mark & 0x3 == 0x2 ct state established meta l4proto tcp flow add @judged; }};
+             }}"
+        );
+        world.topology.firewall.run("nft", &[&beside])?;
+    }
+    Daemon::with_config(&world.topology, &inventory(), "").context("starting the daemon")
 }
 
 /// Exact names only: for these clients no packet may reach an address that nobody named.
