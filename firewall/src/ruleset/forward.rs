@@ -1,0 +1,403 @@
+//! The way through: what may never pass, what has to be judged, what was.
+
+use serde_json::{Value, json};
+
+use super::counter::Counter;
+use super::statement::{
+    ICMP, ICMPV6, Statement, TCP, UDP, accept, and, any_flag, assign, at_least, at_most, below,
+    bits, count, ct, ct_mark, ct_state, differ, drop, equal, field, goto, ipv4, ipv6, jump,
+    masquerade, meta, offload, original, packet_mark, packet_marked, prefix, queue, reply, reset,
+    set_of, set_packet_mark, transport, unreachable, within_limit,
+};
+use super::{Builder, Ipv6Egress, Layout, QueueForm, limit, options};
+use crate::marks::{
+    CLASS_KILL, CLASS_MASK, CLASS_NON_TCP, CLASS_ORIGINAL, CLASS_REPLY, CLASS_STALE_SYN, CLASS_SYN,
+    CT_KILL, UNQUEUED, VERDICT_JUDGED, VERDICT_MASK, VERDICT_PASS, VERDICT_REJECT,
+};
+
+/// The flowtable.
+const FLOWTABLE: &str = "judged";
+
+/// A hop limit below this is refused while a flow is undecided: bytes that die on the way would be
+/// judged and never read.
+const MIN_HOP_LIMIT: u32 = 32;
+
+/// Longest acknowledgement without payload: the IP header and a TCP header full of options.
+const MAX_BARE_ACK_V4: u32 = 20 + 60;
+const MAX_BARE_ACK_V6: u32 = 40 + 60;
+
+/// Longest ICMP error a client may send (RFC 1812, section 4.3.2.3; RFC 4443, section 2.4).
+const MAX_ERROR_V4: u32 = 576;
+const MAX_ERROR_V6: u32 = 1_280;
+/// Code of "destination unreachable" (RFC 1191, section 4).
+const FRAGMENTATION_NEEDED: u8 = 4;
+/// Such errors per second, and at once, from all clients together.
+const ERRORS_PER_SECOND: u32 = 50;
+const ERRORS_BURST: u32 = 50;
+
+pub(super) fn render(builder: &mut Builder, layout: &Layout) {
+    builder.base_chain("early", ("filter", "forward", -151), "accept");
+    if layout.queue_form == QueueForm::Native {
+        builder.base_chain("ask", ("filter", "forward", -150), "accept");
+        let statements = [packet_marked(CLASS_MASK), queue(layout.queues)];
+        builder.rule("ask", "no bypass, no fanout", statements);
+    }
+    builder.base_chain("decide", ("filter", "forward", 0), "drop");
+    builder.base_chain("translate", ("nat", "postrouting", 100), "accept");
+    for chain in ["undecided_tcp", "undecided_other", "icmp_errors", "refuse"] {
+        builder.chain(chain);
+    }
+    options::render(builder);
+    hygiene(builder, layout);
+    incarnations(builder);
+    undecided_tcp(builder);
+    undecided_other(builder);
+    icmp_errors(builder);
+    decide(builder, layout);
+    refuse(builder);
+    translate(builder, layout);
+}
+
+fn dropped(builder: &mut Builder, comment: &str, counter: Counter, when: Vec<Statement>) {
+    early_or(builder, "early", comment, counter, when);
+}
+
+fn early_or(
+    builder: &mut Builder,
+    chain: &str,
+    comment: &str,
+    counter: Counter,
+    mut when: Vec<Statement>,
+) {
+    when.extend([count(counter), drop()]);
+    builder.rule(chain, comment, when);
+}
+
+/// Nothing here depends on a flow's state but the first rule.
+fn hygiene(builder: &mut Builder, layout: &Layout) {
+    builder.rule("early", "marks are ours from here on", [set_packet_mark(0)]);
+    let when = vec![ct_state(&["invalid", "untracked"])];
+    let why = "without conntrack there is no ct mark and no NAT";
+    dropped(builder, why, Counter::Invalid, when);
+    let when = vec![differ(field("ip", "hdrlength"), 5)];
+    dropped(
+        builder,
+        "source routes and their kin",
+        Counter::IpOptions,
+        when,
+    );
+    // Fragments are whole packets by now: conntrack put them together before any rule.
+    let headers = [0, 43, 44, 51, 59, 60, 135, 139, 140].map(Value::from);
+    let when = vec![equal(field("ip6", "nexthdr"), set_of(headers))];
+    dropped(
+        builder,
+        "a chain of headers hides the transport",
+        Counter::ExtensionHeader,
+        when,
+    );
+    for (protocol, addresses) in [("ip", special_v4()), ("ip6", special_v6())] {
+        for end in ["saddr", "daddr"] {
+            let when = vec![equal(field(protocol, end), set_of(addresses.clone()))];
+            dropped(builder, "never forwarded", Counter::SpecialAddress, when);
+        }
+    }
+    if layout.ipv6_egress == Ipv6Egress::Off {
+        builder.rule("early", "refused", [ipv6(), jump(limit::REFUSALS)]);
+        let refusal = [
+            ipv6(),
+            count(Counter::Ipv6Off),
+            unreachable("admin-prohibited"),
+        ];
+        builder.rule("early", "IPv6 is off", refusal);
+    }
+    strangers(builder, layout);
+}
+
+/// From outside towards a client: dropped without an answer, so that a scan learns nothing and
+/// nobody is reflected at.
+fn strangers(builder: &mut Builder, layout: &Layout) {
+    for (protocol, set) in [("ip", limit::SERVED_V4), ("ip6", limit::SERVED_V6)] {
+        let when = vec![
+            ct_state(&["new"]),
+            differ(field(protocol, "saddr"), format!("@{set}")),
+            equal(field(protocol, "daddr"), format!("@{set}")),
+        ];
+        dropped(
+            builder,
+            "from outside towards a client",
+            Counter::Stranger,
+            when,
+        );
+    }
+    if let Some(uplink) = &layout.uplink {
+        let when = vec![equal(meta("iifname"), uplink.as_str()), ct_state(&["new"])];
+        dropped(
+            builder,
+            "unannounced from the internet",
+            Counter::Stranger,
+            when,
+        );
+    }
+}
+
+/// A verdict belongs to one connection, not to a 5-tuple.
+fn incarnations(builder: &mut Builder) {
+    let bare_syn = || {
+        let flags = json!(["fin", "syn", "rst", "ack"]);
+        equal(and(field("tcp", "flags"), flags), "syn")
+    };
+    let when = vec![bare_syn(), reply()];
+    dropped(builder, "split handshake", Counter::SplitHandshake, when);
+    let stale = [bare_syn(), differ_state_new(), jump(limit::NEW_FLOWS)];
+    builder.rule("early", "per source", stale);
+    let stale = [
+        bare_syn(),
+        differ_state_new(),
+        set_packet_mark(CLASS_STALE_SYN),
+        accept(),
+    ];
+    let why = "old entry: the daemon deletes it and drops the SYN";
+    builder.rule("early", why, stale);
+    let kill = [
+        ct_mark(CT_KILL, CT_KILL),
+        set_packet_mark(CLASS_KILL),
+        accept(),
+    ];
+    builder.rule("early", "being ended: the numbers are wanted", kill);
+    for protocol in [ICMP, ICMPV6] {
+        let related = [
+            transport(protocol),
+            ct_state(&["related"]),
+            goto("icmp_errors"),
+        ];
+        builder.rule("early", "errors about a flow are not the flow", related);
+    }
+    let judged = [ct_mark(VERDICT_MASK, VERDICT_JUDGED), accept()];
+    builder.rule("early", "judged", judged);
+    builder.rule(
+        "early",
+        "undecided",
+        [transport(TCP), goto("undecided_tcp")],
+    );
+    builder.rule("early", "undecided", [goto("undecided_other")]);
+}
+
+/// The packet belongs to an entry that was confirmed before.
+fn differ_state_new() -> Statement {
+    differ(ct("state"), "new")
+}
+
+fn undecided_tcp(builder: &mut Builder) {
+    let chain = "undecided_tcp";
+    let flags = || field("tcp", "flags");
+    let handshake = |value: Value| {
+        let mask = json!(["fin", "syn", "rst", "ack"]);
+        equal(and(flags(), mask), value)
+    };
+    let class = |class| [set_packet_mark(class), accept()];
+    builder.rule(chain, "plain TCP only", [jump(options::CHAIN)]);
+    builder.rule(
+        chain,
+        "per source",
+        [handshake(json!("syn")), jump(limit::NEW_FLOWS)],
+    );
+    let [mark, end] = class(CLASS_SYN);
+    builder.rule(
+        chain,
+        "may the address be dialled",
+        [handshake(json!("syn")), mark, end],
+    );
+    let both = handshake(json!(["syn", "ack"]));
+    let [mark, end] = class(CLASS_REPLY);
+    builder.rule(
+        chain,
+        "gives both initial numbers",
+        [both, reply(), mark, end],
+    );
+    let when = vec![any_flag(flags(), &["syn"])];
+    early_or(
+        builder,
+        chain,
+        "no handshake of TCP's",
+        Counter::HandshakeFlags,
+        when,
+    );
+    for (direction, value) in [(original(), CLASS_ORIGINAL), (reply(), CLASS_REPLY)] {
+        let [mark, end] = class(value);
+        let ends = any_flag(flags(), &["fin", "rst", "urg"]);
+        let statements = [ends, direction.clone(), mark, end];
+        builder.rule(chain, "may have to wait behind held data", statements);
+        let [mark, end] = class(value);
+        // Evaluation ends here when there is no such byte.
+        let payload = at_least(bits("ih", 0, 8), 0);
+        builder.rule(
+            chain,
+            "at least one byte of payload",
+            [direction, payload, mark, end],
+        );
+    }
+    for (protocol, hops) in [("ip", "ttl"), ("ip6", "hoplimit")] {
+        let when = vec![original(), below(field(protocol, hops), MIN_HOP_LIMIT)];
+        early_or(
+            builder,
+            chain,
+            "dies on the way",
+            Counter::LowHopLimit,
+            when,
+        );
+    }
+    for (family, longest) in [(ipv4(), MAX_BARE_ACK_V4), (ipv6(), MAX_BARE_ACK_V6)] {
+        let statements = [
+            ct_state(&["established"]),
+            equal(and(flags(), json!(["fin", "syn", "rst", "ack"])), "ack"),
+            family,
+            at_most(meta("length"), longest),
+            set_packet_mark(UNQUEUED),
+            accept(),
+        ];
+        builder.rule(chain, "bare acknowledgement", statements);
+    }
+}
+
+fn undecided_other(builder: &mut Builder) {
+    let chain = "undecided_other";
+    for protocol in ["icmp", "icmpv6"] {
+        let echo = set_of([json!("echo-request"), json!("echo-reply")]);
+        let when = vec![differ(field(protocol, "type"), echo)];
+        early_or(builder, chain, "no echo", Counter::Icmp, when);
+    }
+    builder.rule(
+        chain,
+        "per source",
+        [ct_state(&["new"]), jump(limit::NEW_FLOWS)],
+    );
+    let class = [set_packet_mark(CLASS_NON_TCP), accept()];
+    builder.rule(chain, "judged by its first packet", class);
+}
+
+/// Errors about tracked flows. Inbound ones pass, for the flow would hang without them; outbound
+/// ones quote bytes of the client's choice and pass only where they are needed.
+fn icmp_errors(builder: &mut Builder) {
+    let chain = "icmp_errors";
+    let v4 = set_of([json!("destination-unreachable"), json!("time-exceeded")]);
+    let v6 = ["destination-unreachable", "packet-too-big", "time-exceeded"].map(Value::from);
+    for (protocol, types) in [("icmp", v4), ("icmpv6", set_of(v6))] {
+        let inbound = equal(field(protocol, "type"), types);
+        let statements = [reply(), inbound, set_packet_mark(UNQUEUED), accept()];
+        builder.rule(chain, "inbound", statements);
+    }
+    let too_big_v4 = vec![
+        equal(field("icmp", "type"), "destination-unreachable"),
+        equal(field("icmp", "code"), FRAGMENTATION_NEEDED),
+        at_most(meta("length"), MAX_ERROR_V4),
+    ];
+    let too_big_v6 = vec![
+        equal(field("icmpv6", "type"), "packet-too-big"),
+        at_most(meta("length"), MAX_ERROR_V6),
+    ];
+    for too_big in [too_big_v4, too_big_v6] {
+        let mut statements = vec![original(), ct_mark(VERDICT_MASK, VERDICT_JUDGED)];
+        statements.extend(too_big);
+        statements.extend([
+            within_limit(ERRORS_PER_SECOND, ERRORS_BURST),
+            set_packet_mark(UNQUEUED),
+            accept(),
+        ]);
+        builder.rule(chain, "outbound, of a judged flow", statements);
+    }
+    early_or(builder, chain, "any other error", Counter::Icmp, vec![]);
+}
+
+/// Accepts positive evidence only.
+fn decide(builder: &mut Builder, layout: &Layout) {
+    let chain = "decide";
+    let when = vec![packet_marked(CLASS_MASK)];
+    let why = "should have been queued: a missing queue rule is a stop";
+    early_or(builder, chain, why, Counter::NotQueued, when);
+    // A verdict given before the flow was ended may still be under way.
+    let when = vec![ct_mark(CT_KILL, CT_KILL)];
+    early_or(builder, chain, "being ended", Counter::Killed, when);
+    if !layout.flowtable.is_empty() {
+        let judged = ct_mark(VERDICT_MASK, VERDICT_JUDGED);
+        let flows = equal(meta("l4proto"), set_of([TCP, UDP].map(Value::from)));
+        let statements = [
+            judged,
+            ct_state(&["established"]),
+            flows,
+            offload(FLOWTABLE),
+        ];
+        builder.rule(chain, "carried by the flowtable from here", statements);
+        let fields = json!({"hook": "ingress", "prio": 0, "dev": layout.flowtable});
+        builder.named("flowtable", FLOWTABLE, fields);
+    }
+    builder.rule(
+        chain,
+        "judged",
+        [ct_mark(VERDICT_MASK, VERDICT_JUDGED), accept()],
+    );
+    let copy = assign(ct("mark"), meta("mark"));
+    let statements = [packet_mark(VERDICT_MASK, VERDICT_JUDGED), copy, accept()];
+    builder.rule(
+        chain,
+        "the verdict and its generation stay with the flow",
+        statements,
+    );
+    let statements = [packet_mark(VERDICT_MASK, VERDICT_PASS), accept()];
+    builder.rule(chain, "this packet may pass", statements);
+    let statements = [packet_mark(VERDICT_MASK, VERDICT_REJECT), goto("refuse")];
+    builder.rule(chain, "refused", statements);
+    let statements = [packet_mark(UNQUEUED, UNQUEUED), accept()];
+    builder.rule(chain, "carries nothing to judge", statements);
+    early_or(builder, chain, "no evidence", Counter::Undecided, vec![]);
+}
+
+fn refuse(builder: &mut Builder) {
+    let chain = "refuse";
+    builder.rule(chain, "per source", [jump(limit::REFUSALS)]);
+    let refused = || count(Counter::Refused);
+    builder.rule(chain, "told", [transport(TCP), refused(), reset()]);
+    let statements = [transport(UDP), refused(), unreachable("port-unreachable")];
+    builder.rule(chain, "QUIC clients fall back at once", statements);
+    builder.rule(chain, "told", [refused(), unreachable("admin-prohibited")]);
+}
+
+/// Nothing new is forwarded without a verdict, and nothing of the appliance's own carries one: the
+/// first packet of every forwarded flow, and only that, is translated here.
+fn translate(builder: &mut Builder, layout: &Layout) {
+    let mut families = vec![ipv4()];
+    if layout.ipv6_egress == Ipv6Egress::Masquerade {
+        families.push(ipv6());
+    }
+    for family in families {
+        let mut statements = vec![family];
+        if let Some(uplink) = &layout.uplink {
+            statements.push(equal(meta("oifname"), uplink.as_str()));
+        }
+        statements.extend([packet_marked(VERDICT_MASK), masquerade()]);
+        builder.rule("translate", "forwarded", statements);
+    }
+}
+
+/// IPv4 addresses that are never forwarded, as a source or a destination: "this network", loopback,
+/// link-local with the metadata service, multicast, and the broadcast address (RFC 6890).
+fn special_v4() -> Vec<Value> {
+    vec![
+        prefix("0.0.0.0", 8),
+        prefix("127.0.0.0", 8),
+        prefix("169.254.0.0", 16),
+        prefix("224.0.0.0", 4),
+        json!("255.255.255.255"),
+    ]
+}
+
+/// The same for IPv6: unspecified, loopback, mapped, link-local, multicast, and the metadata
+/// service's unique-local address on AWS.
+fn special_v6() -> Vec<Value> {
+    vec![
+        prefix("::", 127),
+        prefix("::ffff:0.0.0.0", 96),
+        json!("fd00:ec2::254"),
+        prefix("fe80::", 10),
+        prefix("ff00::", 8),
+    ]
+}

@@ -1,0 +1,85 @@
+//! What TCP options an undecided flow may carry.
+//!
+//! Until a flow is judged its headers are a channel of their own, and multipath TCP a way to
+//! reorder what was judged. What is no part of plain TCP is overwritten with no-operations, in
+//! every packet; checksums are kept right by the kernel.
+
+use super::Builder;
+use super::counter::Counter;
+use super::statement::{
+    Statement, any_flag, assign, bits, count, differ, drop, equal, field, go_back, original,
+    strip_option, tcp_option,
+};
+
+/// Chain that cleans one segment and goes back.
+pub(super) const CHAIN: &str = "tcp_options";
+
+/// Kinds that no undecided segment keeps: all but end, no-operation, maximum segment size, window
+/// scale, SACK permitted, SACK and timestamps (RFC 9293, 7323 and 2018). Among them 30, multipath
+/// TCP, and 34, fast open.
+pub(super) fn stripped_kinds() -> impl Iterator<Item = u8> {
+    (6..=u8::MAX).filter(|kind| *kind != TIMESTAMPS)
+}
+
+/// Kinds that belong on a SYN only.
+const SYN_ONLY: [u8; 3] = [2, 3, 4];
+/// SACK blocks: 38 bytes a client may fill as it likes. Its own loss recovery does not need them
+/// before the first answer.
+const SACK: u8 = 5;
+const TIMESTAMPS: u8 = 8;
+
+/// A rule holds at most 128 expressions (`NFT_RULE_MAXEXPRS`).
+const KINDS_PER_RULE: usize = 120;
+
+/// The first option word of a segment with timestamps only: two no-operations, kind 8, length 10.
+const PADDED_TIMESTAMPS: u32 = 0x0101_080a;
+/// Header length in words of such a segment.
+const TIMESTAMPED_WORDS: u32 = 8;
+/// Header length in words of a segment without options.
+const BARE_WORDS: u32 = 5;
+/// Bits from the start of the TCP header to its options.
+const OPTIONS_OFFSET: u32 = 160;
+
+pub(super) fn render(builder: &mut Builder) {
+    builder.chain(CHAIN);
+    let words = || field("tcp", "doff");
+    // The two shapes nearly every segment has leave first, so that the long way is walked by
+    // handshakes, selective acknowledgements and oddities only.
+    builder.rule(CHAIN, "no options", [equal(words(), BARE_WORDS), go_back()]);
+    let padded = equal(bits("th", OPTIONS_OFFSET, 32), PADDED_TIMESTAMPS);
+    let statements = [equal(words(), TIMESTAMPED_WORDS), padded, go_back()];
+    builder.rule(CHAIN, "timestamps only", statements);
+    // An option may claim more room than its kind has, to carry something in the rest.
+    for (name, length) in [
+        ("maxseg", 4),
+        ("window", 3),
+        ("sack-perm", 2),
+        ("timestamp", 10),
+    ] {
+        let wrong = differ(tcp_option(name, "length"), length);
+        let statements = [wrong, count(Counter::TcpOption), drop()];
+        builder.rule(CHAIN, "option longer or shorter than its kind", statements);
+    }
+    let kinds: Vec<u8> = stripped_kinds().collect();
+    for kinds in kinds.chunks(KINDS_PER_RULE) {
+        let statements = kinds.iter().copied().map(strip_option);
+        builder.rule(CHAIN, "not plain TCP", statements);
+    }
+    let mut statements = vec![original()];
+    statements.push(strip_option(SACK));
+    builder.rule(CHAIN, "client's SACK blocks", statements);
+    let syn = || field("tcp", "flags");
+    let clamp = assign(
+        tcp_option("maxseg", "size"),
+        serde_json::json!({"rt": {"key": "mtu"}}),
+    );
+    let statements = [any_flag(syn(), &["syn"]), clamp];
+    builder.rule(CHAIN, "segments fit both ways", statements);
+    builder.rule(
+        CHAIN,
+        "handshake keeps its own",
+        [any_flag(syn(), &["syn"]), go_back()],
+    );
+    let statements: Vec<Statement> = SYN_ONLY.into_iter().map(strip_option).collect();
+    builder.rule(CHAIN, "belongs on a SYN", statements);
+}
