@@ -189,6 +189,34 @@ impl<'t> Daemon<'t> {
         Ok(values.sum())
     }
 
+    /// The kernel's own numbers about its packet queues.
+    pub fn queues(&self) -> Result<Vec<Queue>> {
+        let read = || std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue");
+        let text = self
+            .topology
+            .firewall
+            .enter(read)?
+            .context("reading nfnetlink_queue")?;
+        text.lines().map(Queue::parse).collect()
+    }
+
+    /// How many packets have ever been queued.
+    pub fn queued_packets(&self) -> Result<u64> {
+        Ok(self.queues()?.iter().map(|queue| queue.queued).sum())
+    }
+
+    /// Its resident memory, the witness left out.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/{}/statm", self.child.id());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let pages: u64 = text
+            .split_whitespace()
+            .nth(1)
+            .context("a resident size")?
+            .parse()?;
+        Ok(pages * 4096)
+    }
+
     /// Everything it wrote so far.
     pub fn output(&self) -> String {
         std::fs::read_to_string(self.topology.file("postern.log")).unwrap_or_default()
@@ -210,6 +238,50 @@ impl<'t> Daemon<'t> {
             Some(Some(status)) => bail!("postern ended at once: {status}\n{}", self.output()),
             None => bail!("postern is not healthy after {limit:?}\n{}", self.output()),
         }
+    }
+}
+
+/// One packet queue, as `/proc/net/netfilter/nfnetlink_queue` shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Its number.
+    pub number: u64,
+    /// Packets that have no verdict yet.
+    pub waiting: u64,
+    /// Packets dropped because the queue, or the reader's socket buffer, was full.
+    pub dropped: u64,
+    /// Packets ever queued.
+    pub queued: u64,
+}
+
+impl Queue {
+    /// Queue number, reader, waiting, copy mode, copy range, dropped by the queue, by the socket, last packet id, 1.
+    fn parse(line: &str) -> Result<Self> {
+        let numbers: Vec<u64> = line
+            .split_whitespace()
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .context(line.to_owned())?;
+        let [
+            number,
+            _,
+            waiting,
+            _,
+            _,
+            queue_dropped,
+            user_dropped,
+            queued,
+            ..,
+        ] = numbers[..]
+        else {
+            bail!("not a queue: {line}");
+        };
+        Ok(Self {
+            number,
+            waiting,
+            dropped: queue_dropped + user_dropped,
+            queued,
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::topology::{
 };
 
 pub use attempts::{Attempt, Ending, all};
-pub use observe::Observed;
+pub use observe::{Observed, is_unreachable};
 
 /// The servers of the lab, each in both families.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Servers {
         let (mut tls, mut ssh, mut http, mut recorders) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for family in FAMILIES {
-            for site in [API, MIRROR, WEB, EVIL] {
+            for site in [MIRROR, WEB, EVIL] {
                 tls.push(TlsServer::start(
                     internet,
                     &authority,
@@ -46,6 +46,15 @@ impl Servers {
                     &[],
                 )?);
             }
+            // A server that has not been told to refuse old versions: refusing them is not its doing.
+            let lax = ["-min_protocol", "TLSv1", "-cipher", "DEFAULT:@SECLEVEL=0"];
+            tls.push(TlsServer::start(
+                internet,
+                &authority,
+                API.name,
+                API.at(family, 443),
+                &lax,
+            )?);
             // It would show the certificate of any name to whoever asks: only the address is wrong.
             tls.push(TlsServer::start(
                 internet,

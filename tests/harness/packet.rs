@@ -133,7 +133,7 @@ impl Tcp {
                 6,
                 self.ttl,
                 &self.ip_extra,
-                0,
+                DO_NOT_FRAGMENT,
                 &segment,
             ),
             _ => {
@@ -270,6 +270,9 @@ pub fn icmp(
     body[2..4].copy_from_slice(&sum.to_be_bytes());
     ip(from, to, protocol, &body)
 }
+
+// The flags-and-offset field of a packet that honest TCP sends.
+const DO_NOT_FRAGMENT: u32 = 0x4000;
 
 fn octets(address: IpAddr) -> Vec<u8> {
     match address {

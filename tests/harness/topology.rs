@@ -47,7 +47,7 @@ impl Site {
     }
 }
 
-/// TLS 1.2 and 1.3 under an allowed name.
+/// TLS of any version up to 1.3 under an allowed name.
 pub const API: Site = Site {
     name: "api.allowed.example",
     host: 10,
@@ -163,8 +163,9 @@ pub struct Topology {
     pub internet: Namespace,
     /// Files of this run; gone with it.
     pub files: TempDir,
-    // Both resolvers stop with the topology.
-    _resolvers: [Dns; 2],
+    far: Dns,
+    // Stops with the topology.
+    _near: Dns,
 }
 
 impl Topology {
@@ -198,10 +199,16 @@ impl Topology {
             firewall,
             internet,
             files,
-            _resolvers: [far, near],
+            far,
+            _near: near,
         };
         this.point_resolvers()?;
         Ok(this)
+    }
+
+    /// Every name the firewall's resolver has been asked for.
+    pub fn questions(&self) -> Vec<String> {
+        self.far.questions()
     }
 
     /// A fresh file of this run.

@@ -1,6 +1,7 @@
 //! The measuring instruments, checked over plain forwarding before anything is asked of Postern.
 
 use e2e::hello::{self, ClientHello};
+use e2e::lab::{Ending, Servers, attempts};
 use e2e::packet::flags;
 use e2e::peer::{Authority, Recorder, Script, SshServer, TlsServer};
 use e2e::topology::{API, FAMILIES, GIT, PUPPET, RECORDER, Topology};
@@ -87,5 +88,19 @@ fn real_clients_reach_real_servers_by_name() {
             "welcome"
         );
         assert!(ssh.fingerprint().unwrap().starts_with("SHA256:"));
+    }
+}
+
+/// What the lab shows refused is only worth showing if it works where nobody refuses it.
+#[test]
+fn every_attempt_of_the_lab_succeeds_where_nobody_judges() {
+    let lab = Topology::new().unwrap();
+    lab.forward_plainly().unwrap();
+    let servers = Servers::start(&lab).unwrap();
+    for attempt in attempts::all() {
+        // Nothing serves QUIC here, and the server on that port does not answer plain HTTP.
+        let answerable = !matches!(attempt.ending, Ending::Refused("quic" | "plaintext_http"));
+        let served = attempt.drive(&lab, &servers).unwrap();
+        assert_eq!(served, answerable, "{attempt:?}");
     }
 }

@@ -1,3 +1,39 @@
-//! The promises of Postern, on wires.
+//! The promises of Postern, on wires: what a server received and what a capture saw is asserted first, the flow log
+//! apart from it. Each test has namespaces and a Postern of its own.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops"
+)]
+
+#[macro_use]
+mod scene;
+
+mod address_binding;
+mod annotations;
+mod clients;
+mod every_packet;
+mod fail_closed;
+mod fragments;
 mod harness_itself;
+mod hello_rules;
+mod inheritance;
+mod initial_sequence;
+mod limits;
+mod multipath;
+mod nothing_leaves;
+mod other_protocols;
+mod overlap;
+mod post_quantum;
+mod refused_hello;
+mod restart;
+mod segmentation;
+mod server_side;
+mod ssh;
+mod start;
+mod tcp_tricks;
+mod trips;

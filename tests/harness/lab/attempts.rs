@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::Lab;
+use super::Servers;
 use crate::hello::{self, ClientHello};
 use crate::packet::{Seen, udp};
 use crate::raw::RawTcp;
 use crate::topology::{
-    API, Asker, EVIL, Family, GIT, MIRROR, NAMELESS, OLD, RECORDER, Site, TLS12, WEB,
+    API, Asker, EVIL, Family, GIT, MIRROR, NAMELESS, OLD, RECORDER, Site, TLS12, Topology, WEB,
 };
 
 /// How an attempt should end.
@@ -273,17 +273,17 @@ impl Attempt {
     }
 
     /// Makes the attempt; whether the client got what it came for.
-    pub fn drive(&self, lab: &Lab<'_>) -> Result<bool> {
+    pub fn drive(&self, topology: &Topology, servers: &Servers) -> Result<bool> {
         match self.driver {
-            Driver::Curl(args) => self.curl(lab, args),
-            Driver::Openssl(args) => self.openssl(lab, args),
-            Driver::Ssh => self.ssh(lab),
-            Driver::Pieces(pieces) => self.pieces(lab, pieces),
-            Driver::Datagram => self.datagram(lab),
+            Driver::Curl(args) => self.curl(topology, servers, args),
+            Driver::Openssl(args) => self.openssl(topology, args),
+            Driver::Ssh => self.ssh(topology, servers),
+            Driver::Pieces(pieces) => self.pieces(topology, pieces),
+            Driver::Datagram => self.datagram(topology),
         }
     }
 
-    fn curl(&self, lab: &Lab<'_>, args: &[&str]) -> Result<bool> {
+    fn curl(&self, topology: &Topology, servers: &Servers, args: &[&str]) -> Result<bool> {
         let scheme = if self.ending == Ending::Refused("plaintext_http") {
             "http"
         } else {
@@ -295,7 +295,7 @@ impl Attempt {
         } else {
             "-6"
         };
-        let ca = lab.servers.authority.certificate();
+        let ca = servers.authority.certificate();
         let ca = ca.to_str().context("a path in UTF-8")?;
         let mut all = vec![
             "-sS",
@@ -309,10 +309,10 @@ impl Attempt {
         ];
         all.extend(args);
         all.push(&url);
-        Ok(lab.topology.client.output("curl", &all)?.status.success())
+        Ok(topology.client.output("curl", &all)?.status.success())
     }
 
-    fn openssl(&self, lab: &Lab<'_>, args: &[&str]) -> Result<bool> {
+    fn openssl(&self, topology: &Topology, args: &[&str]) -> Result<bool> {
         let connect = self.site.at(self.family, self.port).to_string();
         let source = self.asker.address(self.family).to_string();
         let source = if self.family == Family::V6 {
@@ -328,23 +328,18 @@ impl Attempt {
             all.extend(["-servername", self.claims]);
         }
         all.extend(args);
-        Ok(lab
-            .topology
-            .client
-            .output("timeout", &all)?
-            .status
-            .success())
+        Ok(topology.client.output("timeout", &all)?.status.success())
     }
 
-    fn ssh(&self, lab: &Lab<'_>) -> Result<bool> {
+    fn ssh(&self, topology: &Topology, servers: &Servers) -> Result<bool> {
         let family = if self.family == Family::V4 { 0 } else { 2 };
-        let server = &lab.servers.ssh[family + usize::from(self.site == EVIL)];
+        let server = &servers.ssh[family + usize::from(self.site == EVIL)];
         let host = self.site.address(self.family).to_string();
-        Ok(server.log_in(&lab.topology.client, &[], &host)?.trim() == "welcome")
+        Ok(server.log_in(&topology.client, &[], &host)?.trim() == "welcome")
     }
 
-    fn pieces(&self, lab: &Lab<'_>, pieces: Pieces) -> Result<bool> {
-        let host = lab.topology.attacker()?;
+    fn pieces(&self, topology: &Topology, pieces: Pieces) -> Result<bool> {
+        let host = topology.attacker()?;
         // Ports of one's own per attempt: a refused five-tuple may linger in conntrack.
         let port = 20_000 + (self.title.len() as u16) * 16 + self.site.host as u16;
         let mut tcp = host.connect(port, self.site.at(self.family, self.port), 0x1000_0000)?;
@@ -369,8 +364,8 @@ impl Attempt {
         Ok(finished)
     }
 
-    fn datagram(&self, lab: &Lab<'_>) -> Result<bool> {
-        let host = lab.topology.attacker()?;
+    fn datagram(&self, topology: &Topology) -> Result<bool> {
+        let host = topology.attacker()?;
         let from = std::net::SocketAddr::new(host.address(self.family), 40_443);
         host.send(&udp(
             from,

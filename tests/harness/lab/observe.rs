@@ -52,7 +52,7 @@ pub(super) fn observe(lab: &Lab<'_>, attempt: &Attempt) -> Result<Observed> {
         lab.topology.capture_outside()?,
     );
     let known = lab.daemon.logs().lines("flow").len();
-    let served = attempt.drive(lab)?;
+    let served = attempt.drive(lab.topology, lab.servers)?;
     let lines = deciding_lines(lab, attempt, known);
     let server = attempt.site.at(attempt.family, attempt.port);
     let left = outside.matching(|seen| seen.to == server && !seen.payload.is_empty());
@@ -141,7 +141,7 @@ fn says_something(seen: &Seen) -> bool {
 }
 
 /// Destination unreachable of either family.
-pub(crate) fn is_unreachable(seen: &Seen) -> bool {
+pub fn is_unreachable(seen: &Seen) -> bool {
     matches!(
         (seen.protocol, seen.icmp),
         (1, Some((3, _))) | (58, Some((1, _)))

@@ -1,0 +1,155 @@
+//! What stops Postern from starting, said plainly and with the right exit status.
+
+use std::fs;
+
+use e2e::daemon::{INVENTORY, binary, postern};
+use e2e::packet::flags;
+use e2e::topology::{Family, RECORDER, Topology};
+
+/// Runs `postern run` to its end: exit status and what it said.
+fn run(lab: &Topology, config: &str, inventory: &str) -> (Option<i32>, String) {
+    let (config_file, inventory_file) = (lab.file("postern.toml"), lab.file("inventory.toml"));
+    let state = lab.file("state");
+    let text = format!(
+        "state_dir = \"{}\"\ncontrol_socket = \"{}\"\n{config}",
+        state.display(),
+        lab.file("s").display()
+    );
+    fs::write(&config_file, text).unwrap();
+    fs::write(&inventory_file, inventory).unwrap();
+    let args = [
+        "10",
+        binary().unwrap().to_str().unwrap(),
+        "run",
+        "--config",
+        config_file.to_str().unwrap(),
+        "--inventory",
+        inventory_file.to_str().unwrap(),
+    ]
+    .map(str::to_owned);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let output = lab.firewall.output("timeout", &args).unwrap();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+/// Asserts that after a failed start nothing is forwarded.
+fn assert_closed(lab: &Topology) {
+    let outside = lab.capture_outside().unwrap();
+    let attacker = lab.attacker().unwrap();
+    for family in [Family::V4, Family::V6] {
+        let local = std::net::SocketAddr::new(attacker.address(family), 4_001);
+        let tcp = e2e::raw::RawTcp::new(&attacker, local, RECORDER.at(family, 443), 5);
+        tcp.put(&tcp.syn()).unwrap();
+    }
+    outside.settle(std::time::Duration::from_millis(150));
+    assert_eq!(
+        outside.matching(|seen| seen.is_tcp(flags::SYN)),
+        [],
+        "a failed start leaves an open path"
+    );
+}
+
+#[test]
+fn a_broken_inventory_is_refused_with_line_and_key() {
+    let lab = Topology::new().unwrap();
+    let broken = INVENTORY.replacen("[[client]]\naddress =", "[[client]]\nadress =", 1);
+    let line = broken
+        .lines()
+        .position(|line| line.starts_with("adress"))
+        .unwrap()
+        + 1;
+    let (status, said) = run(&lab, "", &broken);
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("postern: reading inventory"), "{said}");
+    assert!(
+        said.contains(&format!("line {line}"))
+            && said.contains("adress")
+            && said.contains("address"),
+        "{said}"
+    );
+    let (status, said) = run(&lab, "", "[[group]\n");
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("line 1"), "{said}");
+}
+
+#[test]
+fn a_missing_inventory_is_named() {
+    let lab = Topology::new().unwrap();
+    let output = postern(
+        &lab.firewall,
+        &["run", "--inventory", "/nonexistent/inventory.toml"],
+    )
+    .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent/inventory.toml"));
+}
+
+#[test]
+fn an_unknown_configuration_key_is_refused_with_a_suggestion() {
+    let lab = Topology::new().unwrap();
+    let (status, said) = run(&lab, "quues = 2\n", INVENTORY);
+    assert_eq!(status, Some(2), "{said}");
+    assert!(
+        said.contains("line 3") && said.contains("quues") && said.contains("queues"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_missing_privilege_is_named_and_opens_nothing() {
+    let lab = Topology::new().unwrap();
+    let (config, inventory) = (lab.file("postern.toml"), lab.file("inventory.toml"));
+    fs::write(
+        &config,
+        format!("state_dir = \"{}\"\n", lab.file("state").display()),
+    )
+    .unwrap();
+    fs::write(&inventory, INVENTORY).unwrap();
+    for capability in ["net_admin", "net_raw"] {
+        let drop = format!("-{capability}");
+        let args = [
+            "--bounding-set",
+            &drop,
+            "--inh-caps",
+            &drop,
+            "timeout",
+            "10",
+            binary().unwrap().to_str().unwrap(),
+            "run",
+            "--config",
+            config.to_str().unwrap(),
+            "--inventory",
+            inventory.to_str().unwrap(),
+        ]
+        .map(str::to_owned);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let output = lab.firewall.output("setpriv", &args).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.to_lowercase().contains(&format!("cap_{capability}")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_failed_start_leaves_no_open_path() {
+    let lab = Topology::new().unwrap();
+    // A first, good run leaves its ruleset behind when it dies.
+    let mut daemon = e2e::daemon::Daemon::start(&lab, INVENTORY).unwrap();
+    daemon.kill().unwrap();
+    let (status, said) = run(&lab, "", "[[group]\n");
+    assert_eq!(status, Some(2), "{said}");
+    assert_closed(&lab);
+}
+
+#[test]
+fn a_start_without_any_policy_passes_nothing() {
+    let lab = Topology::new().unwrap();
+    let _daemon = e2e::daemon::Daemon::start(&lab, "").unwrap();
+    assert_closed(&lab);
+}
