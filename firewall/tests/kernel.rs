@@ -1,0 +1,17 @@
+//! The ruleset, the queue and the raw sockets on real packets: three namespaces, both families.
+//!
+//! Needs root, nftables, iptables and iproute2. A decider of a few lines stands in for the daemon,
+//! so that what is tested is the kernel's half of every promise.
+
+#[path = "kernel/conntrack.rs"]
+mod conntrack;
+#[path = "kernel/refusal.rs"]
+mod refusal;
+#[path = "kernel/ruleset.rs"]
+mod ruleset;
+#[path = "kernel/undecided.rs"]
+mod undecided;
+#[path = "kernel/wire.rs"]
+mod wire;
+#[path = "kernel/world.rs"]
+mod world;

@@ -1,0 +1,119 @@
+//! The connection table, live.
+
+use std::io::{Read, Write};
+
+use firewall::conntrack::{Conntrack, DestroyListener, Entry, MarkFilter, Tuple};
+use firewall::marks;
+
+use crate::ruleset::{dial, echo, judging};
+use crate::world::{CLIENT, Place, SERVER, UPLINK, V4, V6, World, at, eventually, layout};
+
+#[test]
+fn entries_are_read_marked_and_deleted_by_their_original_tuple() {
+    let world = World::new();
+    world.install(&layout());
+    echo(&world, 443);
+    let _decider = world.decide(judging);
+    for family in [V4, V6] {
+        let mut stream = dial(&world, family, 443).unwrap();
+        stream.write_all(b"hello").unwrap();
+        stream.read_exact(&mut [0; 5]).unwrap();
+        let flow = Tuple {
+            protocol: 6,
+            source: stream.local_addr().unwrap(),
+            destination: stream.peer_addr().unwrap(),
+        };
+        world.within(Place::Firewall, move || {
+            let mut table = Conntrack::open().unwrap();
+            let entry = table.get(&flow).unwrap().expect("the flow is there");
+            assert_eq!(entry.original, flow);
+            assert_eq!(entry.reply.destination.ip().to_string(), UPLINK[family]);
+            assert_eq!(marks::judged_generation(entry.mark), Some(7));
+            assert!(entry.assured && entry.out.packets >= 3 && entry.out.bytes > 5);
+            assert!(entry.timestamps.start_ns > 0);
+
+            // Only the bits under the mask change.
+            assert!(table.set_mark(&flow, marks::CT_KILL, marks::CT_KILL).unwrap());
+            let entry = table.get(&flow).unwrap().unwrap();
+            assert_eq!(entry.mark, marks::judged(7) | marks::CT_KILL);
+
+            let filter = MarkFilter {
+                value: marks::CT_KILL,
+                mask: marks::CT_KILL,
+            };
+            let mut dumped = Vec::new();
+            table.dump(Some(filter), |entry| dumped.push(entry.original)).unwrap();
+            assert_eq!(dumped, [flow]);
+
+            assert!(table.delete(&flow).unwrap());
+            assert!(!table.delete(&flow).unwrap(), "gone is as good");
+            assert!(!table.set_mark(&flow, 1, 1).unwrap());
+            assert_eq!(table.get(&flow).unwrap(), None);
+        });
+    }
+}
+
+#[test]
+fn echo_request_entries_are_found_too() {
+    let world = World::new();
+    world.install(&layout());
+    let _decider = world.decide(|_, _| {
+        crate::world::Answer::Give(firewall::nfqueue::Action::Continue(marks::judged(1)))
+    });
+    for family in [V4, V6] {
+        world.run(Place::Client, &format!("ping -c 1 -W 1 {}", SERVER[family]));
+        world.within(Place::Firewall, move || {
+            let mut table = Conntrack::open().unwrap();
+            let mut found = Vec::new();
+            table
+                .dump(None, |entry| {
+                    if entry.original.source.ip() == at(CLIENT[family], 0).ip() {
+                        found.push(entry.original);
+                    }
+                })
+                .unwrap();
+            let [flow] = found[..] else {
+                panic!("{found:?}");
+            };
+            assert!(table.delete(&flow).unwrap());
+        });
+    }
+}
+
+#[test]
+fn end_of_a_flow_is_reported_with_its_counts() {
+    let world = World::new();
+    world.install(&layout());
+    echo(&world, 443);
+    let _decider = world.decide(judging);
+    for family in [V4, V6] {
+        let mut stream = dial(&world, family, 443).unwrap();
+        let flow = Tuple {
+            protocol: 6,
+            source: stream.local_addr().unwrap(),
+            destination: stream.peer_addr().unwrap(),
+        };
+        let (ready, listening) = std::sync::mpsc::channel();
+        let waiting = world.start(Place::Firewall, move || {
+            let mut listener = DestroyListener::open().unwrap();
+            ready.send(()).unwrap();
+            let mut ended: Vec<Entry> = Vec::new();
+            eventually("the end is reported", || {
+                let report = listener.receive(|entry| ended.push(entry)).unwrap();
+                assert!(!report.overrun && report.unreadable == 0);
+                ended.iter().any(|entry| entry.original == flow)
+            });
+            ended.into_iter().find(|entry| entry.original == flow).unwrap()
+        });
+        listening.recv().unwrap();
+        stream.write_all(&[b'x'; 1_000]).unwrap();
+        stream.read_exact(&mut [0; 1_000]).unwrap();
+        world.within(Place::Firewall, move || {
+            assert!(Conntrack::open().unwrap().delete(&flow).unwrap());
+        });
+        let entry = waiting.join().unwrap();
+        assert!(entry.out.bytes >= 1_000 && entry.back.bytes >= 1_000);
+        assert!(entry.timestamps.stop_ns > entry.timestamps.start_ns);
+        assert_eq!(marks::judged_generation(entry.mark), Some(7));
+    }
+}
