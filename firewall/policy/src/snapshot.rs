@@ -132,7 +132,7 @@ impl Snapshot {
         let front = preferences.dns_front == DnsFront::Enforce;
         let open = (lanes.has_pattern() && !front)
             || (lanes.has_names() && !strict)
-            || self.see_thru(class, Transport::Tcp, port, date).is_some()
+            || self.see_thru(client, Transport::Tcp, port, date).is_some()
             || self
                 .addresses
                 .find(&self.rules, class, Transport::Tcp, port, dst)

@@ -62,14 +62,24 @@ impl PrefixTable {
     }
 }
 
+/// A set of groups that some client has.
+#[derive(Debug)]
+struct ClassEntry {
+    groups: Box<Class>,
+    /// Those with a see-thru entry: few, and asked about for every flow.
+    see_thru: Box<Class>,
+    /// The number of the port map.
+    ports: u32,
+}
+
 /// Every client of a draft.
 #[derive(Debug)]
 pub(super) struct ClientTable {
     prefixes: PrefixTable,
     /// The class of each client.
     class_of: Vec<u32>,
-    /// Each distinct set of groups, and the number of its port map.
-    classes: Vec<(Box<Class>, u32)>,
+    /// Each distinct set of groups.
+    classes: Vec<ClassEntry>,
     /// Each distinct port map.
     ports: Vec<PortMap>,
     /// What a handle of another snapshot may reach.
@@ -108,7 +118,12 @@ impl ClientTable {
                     table.ports.push(map.clone());
                     rank_of(table.ports.len() - 1)
                 });
-                table.classes.push((class.clone(), ports));
+                let with_see_thru = |group: &u32| !rules.see_thru(*group).is_empty();
+                table.classes.push(ClassEntry {
+                    groups: class.clone(),
+                    see_thru: class.iter().copied().filter(with_see_thru).collect(),
+                    ports,
+                });
                 rank_of(table.classes.len() - 1)
             });
             table.class_of.push(number);
@@ -123,19 +138,25 @@ impl ClientTable {
 
     /// The groups of a client; none for a handle of another snapshot.
     pub(super) fn class_of(&self, client: ClientRef) -> &Class {
-        self.entry(client).map_or(&[], |(class, _)| class)
+        self.entry(client).map_or(&[], |entry| &entry.groups)
+    }
+
+    /// Those groups of a client that have a see-thru entry.
+    pub(super) fn see_thru_groups(&self, client: ClientRef) -> &Class {
+        self.entry(client).map_or(&[], |entry| &entry.see_thru)
     }
 
     /// What is open for a client.
     pub(super) fn ports(&self, client: ClientRef) -> &PortMap {
-        let map = self.entry(client).and_then(|(_, ports)| {
-            self.ports
-                .get(usize::try_from(*ports).unwrap_or(usize::MAX))
-        });
-        map.unwrap_or(&self.nothing)
+        let number = self
+            .entry(client)
+            .and_then(|entry| usize::try_from(entry.ports).ok());
+        number
+            .and_then(|number| self.ports.get(number))
+            .unwrap_or(&self.nothing)
     }
 
-    fn entry(&self, client: ClientRef) -> Option<&(Box<Class>, u32)> {
+    fn entry(&self, client: ClientRef) -> Option<&ClassEntry> {
         let number = self.class_of.get(client.index())?;
         self.classes.get(usize::try_from(*number).ok()?)
     }

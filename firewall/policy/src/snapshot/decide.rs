@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::preferences::{AddressMismatch, PlaintextHttp, Quic};
-use crate::{AppProto, Ask, Date, Decision, Kind, Outcome, Reason, SeeThru, Transport};
+use crate::{AppProto, Ask, ClientRef, Date, Decision, Kind, Outcome, Reason, SeeThru, Transport};
 
 use super::name::Found;
 use super::rule::{Class, Rank};
@@ -22,7 +22,7 @@ impl Snapshot {
     pub fn decide(&self, ask: &Ask<'_>) -> Decision<'_> {
         let class = self.clients.class_of(ask.client);
         let found = self.find_named(class, ask);
-        let in_force = self.see_thru(class, ask.transport, ask.port, ask.date);
+        let in_force = self.see_thru(ask.client, ask.transport, ask.port, ask.date);
         let mut decision = Decision {
             outcome: Outcome::Allow,
             by: None,
@@ -139,19 +139,28 @@ impl Snapshot {
     /// The see-thru in force for a flow: a group's before the deployment's.
     pub(super) fn see_thru(
         &self,
-        class: &Class,
+        client: ClientRef,
         transport: Transport,
         port: u16,
         date: Date,
     ) -> Option<InForce<'_>> {
-        let entries = class.iter().flat_map(|group| self.rules.see_thru(*group));
-        let of_group = entries.filter_map(|(rank, until)| {
-            let days_remaining = date.days_until(*until)?;
-            let rule = self
+        let of_group = |group: &u32| {
+            let in_force = self
                 .rules
-                .rule(*rank)
-                .filter(|rule| rule.fits(transport, port));
-            let origin = rule.and_then(|_| self.origin(*rank))?;
+                .see_thru(*group)
+                .iter()
+                .filter_map(|(rank, until)| {
+                    let rule = self
+                        .rules
+                        .rule(*rank)
+                        .filter(|rule| rule.fits(transport, port));
+                    rule.and_then(|_| date.days_until(*until))
+                        .map(|days| (*rank, days))
+                });
+            // In order of rank: the first is the rule that is logged, for as long as any lasts.
+            let (rank, days_remaining) =
+                in_force.reduce(|(rank, most), (_, days)| (rank, most.max(days)))?;
+            let origin = self.origin(rank)?;
             Some((
                 SeeThru {
                     gid: origin.0,
@@ -160,14 +169,16 @@ impl Snapshot {
                 },
                 origin,
             ))
-        });
+        };
         let of_deployment = || {
             let see_thru = self.deployment_see_thru(date)?;
             Some((see_thru, (DEPLOYMENT, "")))
         };
-        // Taken in order of rank: the smallest gid and rule in force.
-        let mut of_group = of_group;
-        of_group.next().or_else(of_deployment)
+        self.clients
+            .see_thru_groups(client)
+            .iter()
+            .find_map(of_group)
+            .or_else(of_deployment)
     }
 
     /// The gid and rule id behind a rank.
