@@ -53,3 +53,6 @@ pub use limits::Limits;
 pub use output::{Class, Output, Query, Reset, Verdict, Why};
 pub use progress::{Framed, Progress};
 pub use record::{Category, FlowRecord, HttpRecord, Outcome, SeeThruRecord};
+
+#[cfg(test)]
+mod sim;

@@ -1,0 +1,280 @@
+//! Who may knock: sources, destinations, look-ups, other protocols.
+
+use super::*;
+
+#[test]
+fn a_bound_destination_opens_and_an_unbound_one_waits_for_its_names() {
+    let mut world = World::new(ordinary());
+    Conn::tls().open(&mut world);
+    let unbound = Conn::new("10.0.0.1:40001", "203.0.113.99:443");
+    let syn = unbound.syn(&mut world);
+    assert_eq!(world.verdict(syn), None);
+    let asked: Vec<_> = world
+        .queries
+        .iter()
+        .map(|query| query.name.as_str().to_owned())
+        .collect();
+    assert_eq!(asked.len(), 2);
+    assert!(asked.contains(&"api.example.com".to_owned()));
+    let again = unbound.syn(&mut world);
+    assert_eq!(
+        world.verdict(again),
+        Some(Verdict::Drop),
+        "later copies are dropped"
+    );
+    world.bind("api.example.com", "203.0.113.99");
+    world.answer("api.example.com", Answer::Resolved);
+    assert_eq!(world.verdict(syn), Some(Verdict::Pass));
+    assert_eq!(world.inspector.counters().rescued, 1);
+}
+
+#[test]
+fn no_packet_to_an_unnamed_address_for_exact_rules() {
+    let mut world = World::new(ordinary());
+    let conn = Conn::new("10.0.0.1:40001", "203.0.113.99:443");
+    let syn = conn.syn(&mut world);
+    world.answer("api.example.com", Answer::Resolved);
+    assert_eq!(world.verdict(syn), None, "one look-up is still under way");
+    world.answer("www.example.com", Answer::Failed);
+    assert_eq!(world.verdict(syn), Some(Verdict::Drop));
+    assert_eq!(world.refusal(), Some(Reason::AddressNotOfName));
+    assert!(world.wire.is_empty());
+    let reset = world.resets[0];
+    assert_eq!((reset.dst, reset.seq), (conn.client, 0));
+    assert_eq!(reset.ack, conn.isn.wrapping_add(1));
+    assert_eq!(world.resets.len(), 1, "the server must not hear of it");
+}
+
+#[test]
+fn names_without_an_address_are_unresolvable() {
+    let mut world = World::new(ordinary());
+    let conn = Conn::new("10.0.0.1:40001", "203.0.113.99:443");
+    conn.syn(&mut world);
+    world.answer("api.example.com", Answer::Failed);
+    world.answer("www.example.com", Answer::Failed);
+    assert_eq!(world.refusal(), Some(Reason::NameUnresolvable));
+}
+
+#[test]
+fn a_silent_resolver_costs_one_second() {
+    let mut world = World::new(ordinary());
+    let conn = Conn::new("10.0.0.1:40001", "203.0.113.99:443");
+    let syn = conn.syn(&mut world);
+    world.wait(999);
+    assert_eq!(world.verdict(syn), None);
+    world.wait(1);
+    assert_eq!(world.verdict(syn), Some(Verdict::Drop));
+    assert_eq!(world.refusal(), Some(Reason::NameUnresolvable));
+}
+
+#[test]
+fn one_look_up_serves_all_who_wait_for_it() {
+    let mut world = World::new(ordinary());
+    for port in 40_001..40_010 {
+        let conn = Conn::new(&format!("10.0.0.1:{port}"), "203.0.113.99:443");
+        conn.syn(&mut world);
+    }
+    assert_eq!(world.queries.len(), 2);
+    world.bind("www.example.com", "203.0.113.99");
+    world.answer("www.example.com", Answer::Resolved);
+    assert_eq!(world.wire.len(), 9);
+    assert_eq!(world.inspector.waiting.len(), 0);
+}
+
+#[test]
+fn held_syns_of_a_client_are_few_and_the_rest_is_dropped_silently() {
+    let mut world = World::new(ordinary());
+    for port in 1..=40_u16 {
+        let conn = Conn::new(&format!("10.0.0.1:{port}"), "203.0.113.99:443");
+        conn.syn(&mut world);
+    }
+    assert_eq!(world.in_flight.len(), 32);
+    assert_eq!(world.inspector.counters().dns_budget, 8);
+    assert!(world.records.is_empty() && world.resets.is_empty());
+    let other = Conn::new("10.0.0.2:1", "203.0.113.99:443").syn(&mut world);
+    assert_eq!(
+        world.verdict(other),
+        None,
+        "another client has its own places"
+    );
+}
+
+#[test]
+fn a_client_without_budget_is_dropped_silently() {
+    let mut world = World::new(ordinary());
+    let conn = Conn::new("10.0.0.1:40001", "203.0.113.99:443");
+    let syn = conn.syn(&mut world);
+    world.answer("api.example.com", Answer::OverBudget);
+    assert_eq!(world.verdict(syn), Some(Verdict::Drop));
+    assert!(world.records.is_empty() && world.resets.is_empty());
+    let again = conn.syn(&mut world);
+    assert_eq!(
+        world.verdict(again),
+        None,
+        "the retransmission tries afresh"
+    );
+}
+
+#[test]
+fn new_client_waits_and_is_not_reset() {
+    let mut world = World::new(ordinary());
+    let conn = Conn::new("10.0.9.9:40000", "203.0.113.5:443");
+    for _ in 0..3 {
+        let syn = conn.syn(&mut world);
+        assert_eq!(world.verdict(syn), Some(Verdict::Drop));
+        world.wait(1_000);
+    }
+    assert_eq!(world.unknown.len(), 1);
+    assert!(world.resets.is_empty() && world.records.is_empty());
+    world.wait(12_000);
+    conn.syn(&mut world);
+    assert_eq!(world.refusal(), Some(Reason::ClientUnknown));
+    assert_eq!(world.resets.len(), 1);
+}
+
+#[test]
+fn a_client_that_no_inventory_knows_is_refused_at_once() {
+    let mut world = World::new(ordinary());
+    let conn = Conn::new("10.0.9.9:40000", "203.0.113.5:443");
+    conn.syn(&mut world);
+    let addr = conn.client.ip();
+    world.call(|inspector, env| inspector.handle_no_such_client(env, addr));
+    conn.syn(&mut world);
+    assert_eq!(world.refusal(), Some(Reason::ClientUnknown));
+}
+
+#[test]
+fn a_source_outside_the_served_prefixes_is_refused() {
+    let mut world = World::new(ordinary());
+    Conn::new("192.0.2.7:40000", "203.0.113.5:443").syn(&mut world);
+    assert_eq!(world.refusal(), Some(Reason::ClientUnknown));
+    assert!(world.unknown.is_empty());
+}
+
+#[test]
+fn ports_without_a_rule_are_refused_at_the_syn() {
+    let mut world = World::new(ordinary());
+    Conn::new("10.0.0.1:40000", "203.0.113.5:8443").syn(&mut world);
+    assert_eq!(world.refusal(), Some(Reason::PortNotAllowed));
+    let mut world = World::new(snapshot(&[], "", 1));
+    Conn::tls().syn(&mut world);
+    assert_eq!(world.refusal(), Some(Reason::NoRule));
+}
+
+#[test]
+fn private_and_forbidden_destinations_are_not_global() {
+    for server in ["10.1.2.3:443", "169.254.169.254:443", "127.0.0.1:443"] {
+        let mut world = World::new(ordinary());
+        Conn::new("10.0.0.1:40000", server).syn(&mut world);
+        assert_eq!(world.refusal(), Some(Reason::AddressNotGlobal), "{server}");
+    }
+}
+
+#[test]
+fn see_thru_never_opens_the_metadata_service() {
+    let mut world = World::new(snapshot(&[], "see_thru = \"2030-01-01\"", 1));
+    Conn::new("10.0.0.1:40000", "169.254.169.254:80").syn(&mut world);
+    assert_eq!(world.refusal(), Some(Reason::AddressNotGlobal));
+}
+
+#[test]
+fn unknown_clients_pass_under_see_thru_and_are_logged() {
+    let mut world = World::new(snapshot(&[], "see_thru = \"2030-01-01\"", 1));
+    let conn = Conn::new("10.0.9.9:40000", "203.0.113.5:443").open(&mut world);
+    conn.send(&mut world, 0, &samples::hello());
+    let line = world.line(Category::Client).unwrap();
+    assert!(line.is_allowed());
+    assert_eq!(line.would_reason, Some(Reason::ClientUnknown));
+    let see_thru = line.see_thru.as_ref().unwrap();
+    assert!(see_thru.exerted);
+    assert_eq!(&*see_thru.gid, "%default");
+}
+
+#[test]
+fn a_full_table_refuses_and_spares_other_clients_from_one() {
+    let limits = Limits {
+        flows: 8,
+        flows_per_client: 4,
+        ..Limits::default()
+    };
+    let mut world = World::with_limits(ordinary(), limits);
+    for port in 1..=4_u16 {
+        Conn::new(&format!("10.0.0.1:{port}"), "203.0.113.5:443").open(&mut world);
+    }
+    Conn::new("10.0.0.1:5", "203.0.113.5:443").syn(&mut world);
+    assert_eq!(world.refusal(), Some(Reason::ClientLimit));
+    world.records.clear();
+    for port in 1..=4_u16 {
+        Conn::new(&format!("10.0.0.2:{port}"), "203.0.113.5:443").open(&mut world);
+    }
+    Conn::new("10.0.0.2:5", "203.0.113.5:443").syn(&mut world);
+    assert_eq!(world.refusal(), Some(Reason::TableFull));
+}
+
+#[test]
+fn other_protocols_are_refused_by_name_and_rejected() {
+    let client = "10.0.0.1:5000".parse().unwrap();
+    let host: SocketAddr = "203.0.113.5:443".parse().unwrap();
+    let cases = [
+        (udp(client, host, b"quic"), Reason::Quic, Verdict::Reject),
+        (
+            udp(client, "203.0.113.5:123".parse().unwrap(), b"ntp"),
+            Reason::Udp,
+            Verdict::Reject,
+        ),
+        (
+            ip(client.ip(), host.ip(), 1, 64, &[8; 16]),
+            Reason::Icmp,
+            Verdict::Reject,
+        ),
+        (
+            ip(client.ip(), host.ip(), 47, 64, &[0; 16]),
+            Reason::IpProtocol,
+            Verdict::Drop,
+        ),
+    ];
+    for (packet, reason, verdict) in cases {
+        let mut world = World::new(ordinary());
+        let token = world.packet(Class::NonTcp, packet);
+        assert_eq!(world.verdict(token), Some(verdict), "{reason}");
+        assert_eq!(world.refusal(), Some(reason));
+    }
+}
+
+#[test]
+fn an_address_rule_and_see_thru_pass_other_protocols() {
+    let rules = [("postern:address:ntp", "udp", "123")];
+    let mut world = World::new(snapshot(&rules, "address_rules = \"allow\"", 1));
+    let client = "10.0.0.1:5000".parse().unwrap();
+    let inside = udp(client, "198.51.100.7:123".parse().unwrap(), b"ntp");
+    let token = world.packet(Class::NonTcp, inside);
+    assert_eq!(world.verdict(token), Some(Verdict::Judged));
+    let outside = udp(client, "203.0.113.7:123".parse().unwrap(), b"ntp");
+    let token = world.packet(Class::NonTcp, outside);
+    assert_eq!(world.verdict(token), Some(Verdict::Reject));
+
+    let mut world = World::new(snapshot(&[], "see_thru = \"2030-01-01\"", 1));
+    let token = world.packet(
+        Class::NonTcp,
+        udp(client, "203.0.113.7:123".parse().unwrap(), b""),
+    );
+    assert_eq!(world.verdict(token), Some(Verdict::Judged));
+    assert_eq!(world.records[0].would_reason, Some(Reason::Udp));
+}
+
+#[test]
+fn refusals_of_one_client_do_not_flood_the_log() {
+    let mut world = World::new(ordinary());
+    for port in 1..=500_u16 {
+        Conn::new(&format!("10.0.0.1:{port}"), "203.0.113.5:8443").syn(&mut world);
+    }
+    assert_eq!(world.records.len(), 10);
+    assert_eq!(
+        world.resets.len(),
+        500,
+        "every refusal is visible to its client"
+    );
+    world.wait(1_000);
+    Conn::new("10.0.0.1:501", "203.0.113.5:8443").syn(&mut world);
+    assert_eq!(world.records.last().unwrap().suppressed, 490);
+}
