@@ -279,7 +279,7 @@ pub fn server_flight() -> Vec<u8> {
 
 /// All that a TLS 1.3 client sends next.
 pub fn client_finish() -> Vec<u8> {
-    [change_cipher_spec(), protected(b"finished")].concat()
+    [change_cipher_spec(), protected(b"finished, with its tag")].concat()
 }
 
 /// A record of protected data. Its content is in the clear here, so that tests find it again.
