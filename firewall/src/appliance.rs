@@ -1,0 +1,386 @@
+//! Everything that happens when a policy changes, and how the appliance is.
+//!
+//! Owned by the control thread. Packets never wait for anything in here.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use ipc::control::{
+    Adopted, Event, Explanation, LossCounts, Question, Rejected, SourceState, StatusReply,
+    StreamStatus,
+};
+use ipc::record::Stream;
+use policy::{Draft, Snapshot};
+use tokio::sync::broadcast;
+
+use crate::bindings::{BindingStore, Scope, own_addresses};
+use crate::clock::unix_ms;
+use crate::config::Config;
+use crate::configlog::{Stamp, mode};
+use crate::flowlog::FlowLog;
+use crate::flows::FlowEvent;
+use crate::kernel::Kernel;
+use crate::policy_store::{AdoptError, Adoption, PolicyStore};
+use crate::queue::{Order, QueueAddress};
+use crate::tally::Tally;
+use crate::wake::Sender;
+use crate::witness::Witness;
+
+/// The running parts, as far as a change of policy concerns them.
+#[derive(Debug)]
+pub struct Appliance {
+    config: Config,
+    boot: String,
+    started_unix_ms: u64,
+    store: PolicyStore,
+    parts: Parts,
+    source: Option<(SourceState, u64)>,
+    degraded: BTreeMap<&'static str, String>,
+    data_plane_fault: Option<String>,
+}
+
+/// Handles on the other threads.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The queue threads.
+    pub queues: Vec<QueueAddress>,
+    /// The ruleset.
+    pub kernel: Arc<Kernel>,
+    /// What names resolve to.
+    pub bindings: Arc<BindingStore>,
+    /// Who resolves them.
+    pub witness: Witness,
+    /// Flows the kernel carries.
+    pub flows: Sender<FlowEvent>,
+    /// How many.
+    pub live_flows: Arc<AtomicU64>,
+    /// Both logs.
+    pub log: FlowLog,
+    /// Totals.
+    pub tally: Arc<Tally>,
+    /// What clients of the control socket are told unasked.
+    pub events: broadcast::Sender<Event>,
+}
+
+impl Appliance {
+    /// Takes over the parts; the policy found in the store is in force from here on.
+    pub fn new(config: Config, store: PolicyStore, parts: Parts) -> Self {
+        let started_unix_ms = unix_ms();
+        let boot = format!("{started_unix_ms:x}-{:x}", std::process::id());
+        let this = Self {
+            config,
+            boot,
+            started_unix_ms,
+            store,
+            parts,
+            source: None,
+            degraded: BTreeMap::new(),
+            data_plane_fault: None,
+        };
+        if let Some(policy) = this.policy() {
+            this.spread(&policy);
+            this.log_status();
+        }
+        this
+    }
+
+    /// The queue threads, once they serve: a policy counts when all of them are on it.
+    pub fn set_queues(&mut self, queues: Vec<QueueAddress>) {
+        self.store.set_queues(queues.clone());
+        self.parts.queues = queues;
+    }
+
+    /// Brings a policy into force: on disk, swapped, watched, live flows judged again, logged.
+    ///
+    /// # Errors
+    /// When it is past a limit or cannot be kept. The one before stays in force, and the
+    /// config log says why.
+    pub fn adopt(&mut self, draft: Draft) -> Result<Adopted, Rejected> {
+        let now_ms = unix_ms();
+        let first = self.store.adopted_unix_ms().is_none();
+        let adoption = match self.store.adopt(draft, now_ms) {
+            Ok(adoption) => adoption,
+            Err(error) => {
+                let place = match &error {
+                    AdoptError::Rejected(_) => "snapshot",
+                    AdoptError::Write { .. } => "disk",
+                };
+                let why = crate::cli::chain(&error);
+                self.fault("policy", &why);
+                return Err(Rejected {
+                    place: place.to_owned(),
+                    why,
+                });
+            }
+        };
+        let Adoption {
+            snapshot,
+            previous,
+            changed,
+        } = adoption;
+        if changed {
+            self.spread(&snapshot);
+            self.end_refused(&snapshot);
+        }
+        let old = (!first).then(|| previous.draft());
+        let stamp = self.stamp(&snapshot);
+        for line in stamp.changes(old, snapshot.draft()) {
+            self.parts.log.config(line);
+        }
+        if first {
+            self.log_status();
+        }
+        Ok(adopted(&snapshot))
+    }
+
+    /// The policy in force, if there is one.
+    pub fn policy(&self) -> Option<Arc<Snapshot>> {
+        self.store
+            .adopted_unix_ms()
+            .map(|_| self.store.current().load())
+    }
+
+    /// The policy in force, as an answer.
+    pub fn adopted(&self) -> Option<Adopted> {
+        self.policy().map(|policy| adopted(&policy))
+    }
+
+    /// Says a fault of our surroundings in the config log.
+    pub fn fault(&self, object: &str, why: &str) {
+        tracing::warn!(object, why, "fault");
+        let stamp = self.stamp(&self.store.current().load());
+        self.parts.log.config(stamp.fault(object, why));
+    }
+
+    /// Writes the status line.
+    pub fn log_status(&self) {
+        let policy = self.store.current().load();
+        let mode = mode(&policy, self.policy().is_some(), unix_ms());
+        let losses = Stream::ALL
+            .into_iter()
+            .map(|stream| self.parts.log.counts().lost(stream));
+        let line = self.stamp(&policy).status(mode, &policy, losses.sum());
+        self.parts.log.config(line);
+    }
+
+    /// Notes whether whoever publishes can read its source.
+    pub fn note_source(&mut self, state: SourceState) {
+        if let SourceState::Failing { why } = &state {
+            self.fault("source", why);
+        }
+        self.source = Some((state, unix_ms()));
+    }
+
+    /// Notes that no inventory knows an address.
+    pub fn refuse_client(&self, address: IpAddr) {
+        for queue in &self.parts.queues {
+            queue.send(Order::NoSuchClient(address));
+        }
+    }
+
+    /// Looks at our own addresses again; they are never bound to a name.
+    pub fn refresh_scope(&self) {
+        self.set_scope(&self.store.current().load());
+    }
+
+    /// Sets or clears one sentence of what is not as it should be.
+    pub fn set_degraded(&mut self, part: &'static str, what: Option<String>) {
+        match what {
+            Some(what) => drop(self.degraded.insert(part, what)),
+            None => drop(self.degraded.remove(part)),
+        }
+    }
+
+    /// Notes that the data plane is not as it must be; health turns red.
+    pub fn set_data_plane_fault(&mut self, fault: Option<String>) {
+        self.data_plane_fault = fault;
+    }
+
+    /// What is wrong with the data plane, if anything.
+    pub fn data_plane_fault(&self) -> Option<&str> {
+        self.data_plane_fault.as_deref()
+    }
+
+    /// Says to whoever listens that an address is unknown.
+    pub fn report_unknown(&self, address: IpAddr) {
+        // Without a listener the engine refuses by itself after a while.
+        drop(self.parts.events.send(Event::UnknownClient { address }));
+    }
+
+    /// A listener's end of the events.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.parts.events.subscribe()
+    }
+
+    /// Which appliance, and which start of it.
+    pub fn names(&self) -> (&str, &str) {
+        (&self.config.appliance, &self.boot)
+    }
+
+    /// The settings it was started with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The handles on the other threads.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// How the appliance is.
+    pub fn status(&self) -> StatusReply {
+        let now_ms = unix_ms();
+        let policy = self.store.current().load();
+        let seconds_since = |ms: u64| now_ms.saturating_sub(ms) / 1_000;
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let in_force = self.policy().is_some();
+        let source_age = self.source.as_ref().and_then(|(state, at_ms)| match state {
+            SourceState::Current => Some(seconds_since(*at_ms)),
+            SourceState::Failing { .. } => None,
+        });
+        let tally = &self.parts.tally;
+        StatusReply {
+            program: crate::cli::PROGRAM.to_owned(),
+            appliance: self.config.appliance.clone(),
+            uptime_s: seconds_since(self.started_unix_ms),
+            mode: mode(&policy, in_force, now_ms).to_owned(),
+            degraded: self.degraded(in_force),
+            generation: policy.generation(),
+            policy_id: if in_force {
+                policy.policy_id().to_owned()
+            } else {
+                String::new()
+            },
+            policy_age_s: self.store.adopted_unix_ms().map_or(0, seconds_since),
+            source_age_s: source_age,
+            clients: count(policy.draft().clients.len()),
+            groups: count(policy.draft().groups.len()),
+            names: count(policy.exact_names().count()),
+            names_bound: count(self.parts.bindings.names_bound()),
+            faults: count(policy.draft().faults.len()),
+            flows_undecided: tally.undecided(),
+            flows_judged: self.parts.live_flows.load(Ordering::Relaxed),
+            allowed: tally.allowed(),
+            refused: tally.refused(),
+            queue_form: self.parts.kernel.queue_form(),
+            queues: u32::try_from(self.parts.queues.len()).unwrap_or(u32::MAX),
+            witness: self.parts.witness.state(),
+            spool: self.spool_status(),
+            losses: self.losses(),
+        }
+    }
+
+    /// Answers what would become of one connection.
+    pub fn explain(&self, question: &Question) -> Result<Explanation, String> {
+        let Some(policy) = self.policy() else {
+            return Err("no policy is in force".to_owned());
+        };
+        crate::explain::explain(&policy, question, unix_ms())
+    }
+
+    fn spread(&self, snapshot: &Arc<Snapshot>) {
+        if let Err(error) = self.parts.kernel.set_served(&snapshot.draft().served) {
+            tracing::error!(error = crate::cli::chain(&error), "served prefixes");
+        }
+        self.set_scope(snapshot);
+        if !self.parts.witness.adopt(Arc::clone(snapshot)) {
+            tracing::error!("the witness does not take up the policy");
+        }
+    }
+
+    fn set_scope(&self, snapshot: &Arc<Snapshot>) {
+        match own_addresses() {
+            Ok(own) => {
+                let policy = Some(Arc::clone(snapshot));
+                self.parts.bindings.set_scope(Scope { policy, own });
+            }
+            // The scope before stays: its policy is older, its exclusions hold.
+            Err(error) => tracing::error!(%error, "listing our own addresses"),
+        }
+    }
+
+    /// Has live flows judged again, and waits a moment for their ends.
+    fn end_refused(&self, snapshot: &Arc<Snapshot>) {
+        let (done, answer) = sync_channel(1);
+        if !self
+            .parts
+            .flows
+            .send(FlowEvent::Rejudge(Arc::clone(snapshot), done))
+        {
+            tracing::error!("live flows are not judged again: the flow thread is behind");
+            return;
+        }
+        match answer.recv_timeout(REJUDGE_WAIT) {
+            Ok(0) => {}
+            Ok(ended) => tracing::info!(ended, "flows the policy no longer allows are ended"),
+            Err(_) => tracing::warn!("live flows are still being judged again"),
+        }
+    }
+
+    fn degraded(&self, in_force: bool) -> Vec<String> {
+        let mut sentences: Vec<String> = self.degraded.values().cloned().collect();
+        if !in_force {
+            sentences.push("no_policy: nothing leaves".to_owned());
+        }
+        if let Some((SourceState::Failing { why }, _)) = &self.source {
+            sentences.push(format!("the source of policy cannot be read: {why}"));
+        }
+        sentences
+    }
+
+    fn spool_status(&self) -> BTreeMap<Stream, StreamStatus> {
+        let counts = self.parts.log.counts();
+        let sizes = self.parts.log.sizes();
+        let status = |stream: Stream| {
+            let size = sizes.iter().find(|size| size.stream == stream);
+            StreamStatus {
+                segments: size.map_or(0, |size| size.segments),
+                bytes: size.map_or(0, |size| size.bytes),
+                lines: counts.written(stream),
+                oldest: size.and_then(|size| size.oldest),
+                lost: counts.spool_full(stream),
+            }
+        };
+        Stream::ALL
+            .into_iter()
+            .map(|stream| (stream, status(stream)))
+            .collect()
+    }
+
+    fn losses(&self) -> LossCounts {
+        let counts = self.parts.log.counts();
+        let totals: BTreeMap<&str, u64> = self.parts.tally.totals().into_iter().collect();
+        let total = |name| totals.get(name).copied().unwrap_or(0);
+        LossCounts {
+            lines_overrun: Stream::ALL
+                .into_iter()
+                .map(|stream| counts.overrun(stream))
+                .sum(),
+            lines_spool_full: Stream::ALL
+                .into_iter()
+                .map(|stream| counts.spool_full(stream))
+                .sum(),
+            lines_suppressed: total("suppressed"),
+            packets_queue_full: total("queue_overruns"),
+            conntrack_events: total("conntrack_overruns"),
+        }
+    }
+
+    fn stamp(&self, policy: &Snapshot) -> Stamp {
+        Stamp::new(policy, &self.config.appliance, unix_ms())
+    }
+}
+
+fn adopted(policy: &Snapshot) -> Adopted {
+    Adopted {
+        generation: policy.generation(),
+        policy_id: policy.policy_id().to_owned(),
+    }
+}
+
+/// How long an adoption waits for live flows to be judged again, of its 200 ms.
+const REJUDGE_WAIT: Duration = Duration::from_millis(100);

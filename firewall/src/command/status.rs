@@ -1,0 +1,124 @@
+//! `postern status`: what the daemon says of itself.
+
+use std::path::Path;
+use std::time::Duration;
+
+use ipc::control::{Hello, Reply, Request, StatusReply};
+use ipc::socket::Client;
+
+use crate::cli::{Failure, Finding, StatusArgs, print};
+use crate::config::Config;
+
+/// Prints the daemon's status; exit code 1 when something is degraded.
+pub(crate) fn run(args: &StatusArgs) -> Result<Finding, Failure> {
+    let status = match ask(args.config.as_deref(), &Request::Status)? {
+        Reply::Status(status) => status,
+        other => return Err(unexpected(&other)),
+    };
+    if args.json {
+        let mut json = serde_json::to_string_pretty(&status).map_err(Failure::machine)?;
+        json.push('\n');
+        print(&json);
+    } else {
+        print(&table(&status));
+    }
+    Ok(if status.degraded.is_empty() {
+        Finding::None
+    } else {
+        Finding::Some
+    })
+}
+
+/// Sends one request to the daemon of a configuration.
+pub(crate) fn ask(config: Option<&Path>, request: &Request) -> Result<Reply, Failure> {
+    let config = Config::load(config).map_err(Failure::input)?;
+    let hello = Hello::new(crate::cli::PROGRAM, false);
+    let mut client =
+        Client::connect(&config.control_socket, hello, PATIENCE).map_err(Failure::machine)?;
+    client.call(request).map_err(Failure::machine)
+}
+
+/// An answer that does not fit the request, the daemon's refusal first of all.
+pub(crate) fn unexpected(reply: &Reply) -> Failure {
+    match reply {
+        Reply::Refused { why } => Failure::machine(format!("asking the daemon: {why}")),
+        other => Failure::machine(format!("asking the daemon: unexpected answer {other:?}")),
+    }
+}
+
+fn table(status: &StatusReply) -> String {
+    let mut text = String::new();
+    let mut row = |key: &str, value: String| {
+        text += &format!("{key:<14}{value}\n");
+    };
+    row(
+        "appliance",
+        format!("{} ({})", status.appliance, status.program),
+    );
+    row("mode", status.mode.clone());
+    row(
+        "policy",
+        format!(
+            "generation {}, {}, {} ago",
+            status.generation,
+            if status.policy_id.is_empty() {
+                "none"
+            } else {
+                &status.policy_id
+            },
+            duration(status.policy_age_s)
+        ),
+    );
+    row(
+        "content",
+        format!(
+            "{} clients, {} groups, {} names ({} with an address), {} faults",
+            status.clients, status.groups, status.names, status.names_bound, status.faults
+        ),
+    );
+    row(
+        "flows",
+        format!(
+            "{} being judged, {} carried",
+            status.flows_undecided, status.flows_judged
+        ),
+    );
+    let refused: u64 = status.refused.values().sum();
+    row(
+        "decisions",
+        format!("{} allowed, {refused} refused", status.allowed),
+    );
+    for (reason, count) in &status.refused {
+        row("", format!("{count:>8} {reason}"));
+    }
+    row(
+        "queues",
+        format!("{} ({:?})", status.queues, status.queue_form).to_lowercase(),
+    );
+    row("witness", format!("{:?}", status.witness).to_lowercase());
+    for (stream, size) in &status.spool {
+        row(
+            &format!("log {stream}"),
+            format!(
+                "{} lines, {} bytes wait, {} lost",
+                size.lines, size.bytes, size.lost
+            ),
+        );
+    }
+    row("up", duration(status.uptime_s));
+    for sentence in &status.degraded {
+        row("degraded", sentence.clone());
+    }
+    text
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,406 @@
+//! The daemon's own settings: `/etc/postern/postern.toml` into [`Config`].
+//!
+//! Every key has a default (DESIGN: files, users, ports), so a missing file is a valid
+//! one. An unknown key is refused with its line and the nearest known key. Policy is not
+//! here: it comes from the control socket or from an inventory.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::suggest::closest;
+
+/// Everything about this appliance that is not policy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What logs call this appliance; default: the host name.
+    pub appliance: String,
+    /// Number of packet queues and threads, 1 to 64; default: one per processor, at most 16.
+    pub queues: u16,
+    /// Interface towards the internet; default: the one each packet's route says.
+    pub wan: Option<String>,
+    /// What happens to forwarded IPv6.
+    pub ipv6_egress: Ipv6Egress,
+    /// Inventory file that is the policy; default: policy comes over the control socket.
+    pub inventory: Option<PathBuf>,
+    /// Clients and groups merged into what cloudsync publishes, if the file exists.
+    pub overlay: PathBuf,
+    /// Where the last good policy is kept.
+    pub state_dir: PathBuf,
+    /// Unix socket for cloudsync and the command line.
+    pub control_socket: PathBuf,
+    /// Address of `/healthz`; an empty string turns it off.
+    pub health: OptionalAddress,
+    /// Address of `/metrics`; an empty string turns it off.
+    pub metrics: OptionalAddress,
+    /// The log files waiting for cloudsync.
+    pub spool: SpoolConfig,
+    /// Copies every log line to standard output as well.
+    pub log_stdout: bool,
+    /// The DNS witness.
+    pub dns: DnsConfig,
+    /// PEM files of trust anchors beside the system's, for the certificate witness.
+    pub extra_anchors: Vec<PathBuf>,
+    /// Who may do what; see [`Users`].
+    pub users: Users,
+}
+
+/// What happens to forwarded IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ipv6Egress {
+    /// Source-translated like IPv4.
+    #[default]
+    Masquerade,
+    /// Routed untranslated, for networks whose return path is proved.
+    Route,
+    /// Refused.
+    Off,
+}
+
+/// Where log lines wait for cloudsync, and how many.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolConfig {
+    /// Directory of the spool; default: `spool` under `state_dir`.
+    pub dir: Option<PathBuf>,
+    /// Bytes kept over all streams, at least 16 MiB; past it the oldest closed segment goes.
+    pub max_bytes: u64,
+}
+
+/// How names are resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DnsConfig {
+    /// Resolvers to ask, `ADDRESS` or `ADDRESS:PORT`; default: those of `/etc/resolv.conf`.
+    pub upstreams: Vec<Upstream>,
+    /// Queries per second and upstream over all purposes, 10 to 10,000.
+    pub max_qps: u32,
+    /// How long an address counts after the TTL of its answer, seconds, 0 to 86,400.
+    pub history_seconds: u32,
+}
+
+/// Users of the parts, by name. A user that does not exist is no error: as root the daemon
+/// then keeps its own.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Users {
+    /// Runs the witness process.
+    pub witness: String,
+    /// May publish a snapshot and report shipped segments, besides root.
+    pub publishers: Vec<String>,
+    /// Members may ask for status and explanations, besides publishers.
+    pub operators: String,
+    /// Group that owns the control socket and the spool.
+    pub ipc_group: String,
+}
+
+/// A resolver's address; the port is 53 unless written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upstream(pub SocketAddr);
+
+/// A listening address, or nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionalAddress(pub Option<SocketAddr>);
+
+/// Why a configuration was refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("reading configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file's content was refused.
+    #[error("reading configuration {}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Why, with the line.
+        source: InvalidConfig,
+    },
+}
+
+/// A configuration text that was refused.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("line {line}: {reason}")]
+pub struct InvalidConfig {
+    /// Line, counted from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Config {
+    /// Reads the file at `path`; at the default path a missing file means the defaults.
+    ///
+    /// # Errors
+    /// When the file cannot be read or one of its keys or values is refused.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let (path, required) = match path {
+            Some(path) => (path, true),
+            None => (Path::new(DEFAULT_PATH), false),
+        };
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text).map_err(|source| ConfigError::Invalid {
+                path: path.to_owned(),
+                source,
+            }),
+            Err(error) if !required && error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Self::default())
+            }
+            Err(source) => Err(ConfigError::Read {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    /// Reads a configuration from its text.
+    ///
+    /// # Errors
+    /// At the first unknown key, wrong type or value out of range.
+    pub fn parse(text: &str) -> Result<Self, InvalidConfig> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_at(text, span.start));
+            InvalidConfig {
+                line,
+                reason: with_suggestion(error.message()),
+            }
+        })?;
+        config.check(text)?;
+        Ok(config)
+    }
+
+    /// Where the log lines wait.
+    pub fn spool_dir(&self) -> PathBuf {
+        self.spool
+            .dir
+            .clone()
+            .unwrap_or_else(|| self.state_dir.join("spool"))
+    }
+
+    fn check(&self, text: &str) -> Result<(), InvalidConfig> {
+        let in_range = |key: &str, value: u64, allowed: RangeInclusive<u64>| {
+            if allowed.contains(&value) {
+                return Ok(());
+            }
+            let reason = format!(
+                "`{key}` is {value}, not {} to {}",
+                allowed.start(),
+                allowed.end()
+            );
+            Err(InvalidConfig {
+                line: line_of_key(text, key),
+                reason,
+            })
+        };
+        in_range("queues", self.queues.into(), 1..=64)?;
+        in_range("max_qps", self.dns.max_qps.into(), 10..=10_000)?;
+        in_range(
+            "history_seconds",
+            self.dns.history_seconds.into(),
+            0..=86_400,
+        )?;
+        in_range("max_bytes", self.spool.max_bytes, (16 << 20)..=(1 << 50))?;
+        if self.appliance.is_empty() || self.appliance.len() > 253 {
+            let reason = "`appliance` is not 1 to 253 bytes long".to_owned();
+            return Err(InvalidConfig {
+                line: line_of_key(text, "appliance"),
+                reason,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            appliance: host_name(),
+            queues: default_queues(),
+            wan: None,
+            ipv6_egress: Ipv6Egress::default(),
+            inventory: None,
+            overlay: PathBuf::from("/etc/postern/overlay.toml"),
+            state_dir: PathBuf::from("/var/lib/postern"),
+            control_socket: PathBuf::from("/run/postern/control.sock"),
+            health: OptionalAddress(Some(SocketAddr::from(([0u16; 8], 1042)))),
+            metrics: OptionalAddress(Some(SocketAddr::from(([127, 0, 0, 1], 9642)))),
+            spool: SpoolConfig::default(),
+            log_stdout: false,
+            dns: DnsConfig::default(),
+            extra_anchors: Vec::new(),
+            users: Users::default(),
+        }
+    }
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            max_bytes: 1 << 30,
+        }
+    }
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        Self {
+            upstreams: Vec::new(),
+            max_qps: 400,
+            history_seconds: 3_600,
+        }
+    }
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        Self {
+            witness: "postern-witness".to_owned(),
+            publishers: vec!["postern-sync".to_owned()],
+            operators: "postern".to_owned(),
+            ipc_group: "postern-ipc".to_owned(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Upstream {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let address = text.parse::<SocketAddr>().or_else(|_| {
+            text.parse::<IpAddr>()
+                .map(|ip| SocketAddr::new(ip, DNS_PORT))
+        });
+        address.map(Self).map_err(|_| {
+            serde::de::Error::custom(format!("`{text}` is not an address or address:port"))
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for OptionalAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        text.parse()
+            .map(|address| Self(Some(address)))
+            .map_err(|_| {
+                serde::de::Error::custom(format!("`{text}` is not an address with a port"))
+            })
+    }
+}
+
+/// The line, from 1, that holds byte `offset` of `text`.
+pub(crate) fn line_at(text: &str, offset: usize) -> usize {
+    let newlines = text
+        .bytes()
+        .take(offset)
+        .filter(|&byte| byte == b'\n')
+        .count();
+    newlines.saturating_add(1)
+}
+
+fn line_of_key(text: &str, key: &str) -> usize {
+    let holds = |line: &str| {
+        line.trim_start()
+            .strip_prefix(key)
+            .is_some_and(|rest| rest.trim_start().starts_with('='))
+    };
+    text.lines()
+        .position(holds)
+        .map_or(1, |index| index.saturating_add(1))
+}
+
+/// Rewrites serde's "unknown field" into the key and the nearest known one.
+fn with_suggestion(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if !message.starts_with("unknown field") {
+        return message.trim_end().replace('\n', ", ");
+    }
+    let Some(unknown) = quoted.next() else {
+        return message.to_owned();
+    };
+    match closest(unknown, quoted) {
+        Some(known) => format!("unknown key \"{unknown}\", did you mean \"{known}\"?"),
+        None => format!("unknown key \"{unknown}\""),
+    }
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "postern".to_owned())
+}
+
+fn default_queues() -> u16 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(processors.min(16)).unwrap_or(1)
+}
+
+/// Read when `--config` is not given.
+pub const DEFAULT_PATH: &str = "/etc/postern/postern.toml";
+
+const DNS_PORT: u16 = 53;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_file_means_the_defaults() {
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn unknown_key_is_refused_with_its_line_and_the_nearest_key() {
+        let error = Config::parse("queues = 2\n\nstat_dir = \"/x\"\n").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "line 3: unknown key \"stat_dir\", did you mean \"state_dir\"?"
+        );
+        let nested = Config::parse("[dns]\nmax_pqs = 3\n").unwrap_err();
+        assert_eq!(
+            nested.to_string(),
+            "line 2: unknown key \"max_pqs\", did you mean \"max_qps\"?"
+        );
+    }
+
+    #[test]
+    fn value_out_of_range_is_refused_with_its_line() {
+        let error = Config::parse("appliance = \"a\"\nqueues = 0\n").unwrap_err();
+        assert_eq!(error.to_string(), "line 2: `queues` is 0, not 1 to 64");
+    }
+
+    #[test]
+    fn upstream_port_is_53_unless_written() {
+        let config =
+            Config::parse("[dns]\nupstreams = [\"10.0.0.2\", \"[fd00::1]:5353\"]\n").unwrap();
+        let upstreams: Vec<String> = config
+            .dns
+            .upstreams
+            .iter()
+            .map(|upstream| upstream.0.to_string())
+            .collect();
+        assert_eq!(upstreams, ["10.0.0.2:53", "[fd00::1]:5353"]);
+    }
+
+    #[test]
+    fn empty_address_turns_a_listener_off() {
+        assert_eq!(
+            Config::parse("health = \"\"\n").unwrap().health,
+            OptionalAddress(None)
+        );
+    }
+}

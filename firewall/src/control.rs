@@ -1,0 +1,330 @@
+//! The control socket: publications from cloudsync, questions from operators.
+//!
+//! Who may say what is decided by the credentials the kernel states of the peer, never by
+//! what the peer says of itself.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ipc::control::{Hello, Message, Rejected, Reply, Request, Welcome};
+use ipc::framing::{self, Decoder, FramingError, MESSAGE_BYTES_MAX, PUBLISH_BYTES_MAX};
+use ipc::snapshot;
+use nix::unistd::{Group, Uid, User, getegid, geteuid};
+use policy::Draft;
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::broadcast;
+
+use crate::appliance::Appliance;
+use crate::config::Users;
+
+/// The appliance, shared by the tasks of the control thread.
+pub type Shared = Rc<RefCell<Appliance>>;
+
+/// What a peer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Right {
+    Nothing,
+    Ask,
+    Publish,
+}
+
+/// Why the control socket could not be opened.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// Its folder cannot be made.
+    #[error("making the folder of {0}")]
+    Folder(String, #[source] io::Error),
+    /// It cannot be listened on.
+    #[error("opening the control socket")]
+    Bind(#[from] ipc::socket::SocketError),
+    /// Its owner or mode cannot be set.
+    #[error("setting the mode of {0}")]
+    Mode(String, #[source] io::Error),
+}
+
+/// Why a conversation ended.
+#[derive(Debug, Error)]
+enum TalkError {
+    #[error("reading a request")]
+    Framing(#[from] FramingError),
+    #[error("talking to the peer")]
+    Io(#[from] io::Error),
+    #[error("no request within {} s", HELLO_WAIT.as_secs())]
+    Silent,
+}
+
+/// Listens on `path`, readable and writable for `group` when it exists.
+///
+/// # Errors
+/// When somebody else listens there, or the file system refuses. Must run inside a runtime.
+pub fn listen(path: &Path, group: &str) -> Result<UnixListener, ControlError> {
+    let shown = || path.display().to_string();
+    if let Some(folder) = path.parent() {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o755);
+        builder
+            .create(folder)
+            .map_err(|error| ControlError::Folder(shown(), error))?;
+    }
+    let listener = ipc::socket::bind(path)?;
+    let mode = std::fs::Permissions::from_mode(SOCKET_MODE);
+    std::fs::set_permissions(path, mode).map_err(|error| ControlError::Mode(shown(), error))?;
+    if let Ok(Some(group)) = Group::from_name(group)
+        && group.gid != getegid()
+    {
+        chown(path, None, Some(group.gid.as_raw()))
+            .map_err(|error| ControlError::Mode(shown(), error))?;
+    }
+    let converted = listener
+        .set_nonblocking(true)
+        .and_then(|()| UnixListener::from_std(listener));
+    converted.map_err(|error| ControlError::Mode(shown(), error))
+}
+
+/// Serves every peer; never returns.
+pub async fn serve(listener: UnixListener, appliance: Shared) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let appliance = Rc::clone(&appliance);
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = talk(stream, appliance).await {
+                        tracing::debug!(error = crate::cli::chain(&error), "a conversation ends");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting on the control socket");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn talk(mut stream: UnixStream, appliance: Shared) -> Result<(), TalkError> {
+    let right = right_of(&stream, &appliance.borrow().config().users)?;
+    let limit = if right == Right::Publish {
+        PUBLISH_BYTES_MAX
+    } else {
+        MESSAGE_BYTES_MAX
+    };
+    let mut peer = Peer {
+        decoder: Decoder::new(limit),
+        buffer: vec![0; 64 << 10],
+    };
+    let hello = tokio::time::timeout(HELLO_WAIT, peer.next(&mut stream)).await;
+    let Some(hello) = hello.map_err(|_| TalkError::Silent)?? else {
+        return Ok(());
+    };
+    let mut events = match welcome(&hello, right, &appliance) {
+        Ok((welcome, events)) => {
+            send(&mut stream, &Message::Reply(Reply::Welcome(welcome))).await?;
+            events
+        }
+        Err(why) => return send(&mut stream, &Message::Reply(Reply::Refused { why })).await,
+    };
+    loop {
+        tokio::select! {
+            request = peer.next(&mut stream) => {
+                let Some(request) = request? else { return Ok(()) };
+                let reply = answer(request, right, &appliance);
+                send(&mut stream, &Message::Reply(reply)).await?;
+            }
+            event = next_event(&mut events) => {
+                if let Some(event) = event {
+                    send(&mut stream, &Message::Event(event)).await?;
+                }
+            }
+        }
+    }
+}
+
+/// The next event, for a peer that wants them; `None` when it was too slow for some.
+async fn next_event(
+    events: &mut Option<broadcast::Receiver<ipc::control::Event>>,
+) -> Option<ipc::control::Event> {
+    match events {
+        Some(receiver) => receiver.recv().await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+type Welcomed = (Welcome, Option<broadcast::Receiver<ipc::control::Event>>);
+
+fn welcome(request: &Request, right: Right, appliance: &Shared) -> Result<Welcomed, String> {
+    let Request::Hello(hello) = request else {
+        return Err("the first request must be a hello".to_owned());
+    };
+    if right == Right::Nothing {
+        return Err("this user may neither publish nor ask".to_owned());
+    }
+    let version = common_version(hello)?;
+    let appliance = appliance.borrow();
+    let (name, boot) = appliance.names();
+    let welcome = Welcome {
+        version,
+        program: crate::cli::PROGRAM.to_owned(),
+        appliance: name.to_owned(),
+        boot: boot.to_owned(),
+        policy: appliance.adopted(),
+    };
+    tracing::info!(program = hello.program, "a program connects");
+    let wants_events = hello.events && right == Right::Publish;
+    Ok((welcome, wants_events.then(|| appliance.events())))
+}
+
+fn common_version(hello: &Hello) -> Result<u32, String> {
+    hello.common_version().ok_or_else(|| {
+        format!(
+            "no common version: this daemon speaks {} to {}, the peer {} to {}",
+            ipc::OLDEST_VERSION,
+            ipc::VERSION,
+            hello.oldest,
+            hello.version
+        )
+    })
+}
+
+fn answer(request: Request, right: Right, appliance: &Shared) -> Reply {
+    let needs_publish = match &request {
+        Request::Publish(_)
+        | Request::Shipped(_)
+        | Request::Source(_)
+        | Request::NotAClient { .. } => true,
+        Request::Hello(_) | Request::Status | Request::Explain(_) => false,
+    };
+    if needs_publish && right < Right::Publish {
+        return Reply::Refused {
+            why: "this user may not publish".to_owned(),
+        };
+    }
+    match request {
+        Request::Hello(_) => Reply::Refused {
+            why: "a second hello".to_owned(),
+        },
+        Request::Publish(document) => publish(document.as_json(), appliance),
+        Request::Shipped(segment) => {
+            appliance
+                .borrow()
+                .parts()
+                .log
+                .shipped(segment.stream, segment.segment);
+            Reply::Noted
+        }
+        Request::Source(state) => {
+            appliance.borrow_mut().note_source(state);
+            Reply::Noted
+        }
+        Request::NotAClient { address } => {
+            appliance.borrow().refuse_client(address);
+            Reply::Noted
+        }
+        Request::Status => Reply::Status(Box::new(appliance.borrow().status())),
+        Request::Explain(question) => match appliance.borrow().explain(&question) {
+            Ok(explanation) => Reply::Explained(explanation),
+            Err(why) => Reply::Refused { why },
+        },
+    }
+}
+
+fn publish(json: &str, appliance: &Shared) -> Reply {
+    let rejected = |place: String, why: String| {
+        appliance
+            .borrow()
+            .fault("policy", &format!("{place}: {why}"));
+        Reply::Rejected(Rejected { place, why })
+    };
+    if appliance.borrow().config().inventory.is_some() {
+        let why = "the policy of this daemon comes from an inventory file".to_owned();
+        return Reply::Rejected(Rejected {
+            place: "publish".to_owned(),
+            why,
+        });
+    }
+    let document = match snapshot::read(json.as_bytes()) {
+        Ok(document) => document,
+        Err(error) => {
+            let place = if error.is_version() {
+                "version"
+            } else {
+                "document"
+            };
+            return rejected(place.to_owned(), crate::cli::chain(&error));
+        }
+    };
+    let draft = match Draft::try_from(document) {
+        Ok(draft) => draft,
+        Err(invalid) => return rejected(invalid.place, invalid.why),
+    };
+    let mut appliance = appliance.borrow_mut();
+    match appliance.adopt(draft) {
+        Ok(adopted) => {
+            appliance.note_source(ipc::control::SourceState::Current);
+            Reply::Adopted(adopted)
+        }
+        Err(rejected) => Reply::Rejected(rejected),
+    }
+}
+
+struct Peer {
+    decoder: Decoder,
+    buffer: Vec<u8>,
+}
+
+impl Peer {
+    /// The next request; `None` when the peer closed. May be cancelled between reads.
+    async fn next(&mut self, stream: &mut UnixStream) -> Result<Option<Request>, TalkError> {
+        loop {
+            if let Some(request) = self.decoder.next_message()? {
+                return Ok(Some(request));
+            }
+            let length = stream.read(&mut self.buffer).await?;
+            if length == 0 {
+                self.decoder.finish()?;
+                return Ok(None);
+            }
+            self.decoder
+                .push(self.buffer.get(..length).unwrap_or_default());
+        }
+    }
+}
+
+async fn send(stream: &mut UnixStream, message: &Message) -> Result<(), TalkError> {
+    let bytes = framing::encode(message, MESSAGE_BYTES_MAX)?;
+    Ok(stream.write_all(&bytes).await?)
+}
+
+fn right_of(stream: &UnixStream, users: &Users) -> io::Result<Right> {
+    let peer = stream.peer_cred()?;
+    let uid = Uid::from_raw(peer.uid());
+    if uid.is_root() || uid == geteuid() {
+        return Ok(Right::Publish);
+    }
+    let name = User::from_uid(uid)?.map(|user| user.name);
+    if let Some(name) = &name
+        && users.publishers.contains(name)
+    {
+        return Ok(Right::Publish);
+    }
+    let Some(operators) = Group::from_name(&users.operators)? else {
+        return Ok(Right::Nothing);
+    };
+    let member = name.is_some_and(|name| operators.mem.contains(&name));
+    let right = if member || peer.gid() == operators.gid.as_raw() {
+        Right::Ask
+    } else {
+        Right::Nothing
+    };
+    Ok(right)
+}
+
+/// For `postern` and `postern-ipc` (DESIGN, section 4.5).
+const SOCKET_MODE: u32 = 0o660;
+/// How long a peer may take to introduce itself.
+const HELLO_WAIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,407 @@
+//! Starts every part in order and ends them in order; the only place that knows all of them.
+//!
+//! Nothing new leaves before the last step: the ruleset drops what no queue thread judges.
+//! When a step fails, the ruleset, or the lockdown in its place, stays.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use inspect::{Answer, Limits};
+use ipc::control::Event;
+use policy::{Draft, Name};
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, mpsc};
+
+use crate::appliance::{Appliance, Parts};
+use crate::bindings::{BindingStore, Scope};
+use crate::clock::{Clock, unix_ms};
+use crate::config::Config;
+use crate::configlog::Stamp;
+use crate::control::{self, ControlError, Shared};
+use crate::flowlog::{self, FlowLog, LogSettings, LogThread};
+use crate::flows::{self, FlowSettings, FlowThread, FlowsError};
+use crate::health::{self, Page};
+use crate::kernel::{Kernel, KernelError};
+use crate::lockdown;
+use crate::policy_store::{OpenStoreError, PolicyStore};
+use crate::provider::{self, FileProvider, ProviderError};
+use crate::queue::{
+    self, BoundQueue, Order, QueueAddress, QueueHandle, QueueThreadError, Surroundings,
+};
+use crate::tally::Tally;
+use crate::witness::{self, Audience, WitnessSettings, WitnessThread};
+
+/// Why the daemon could not start, or had to stop.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The inventory was refused at the start.
+    #[error(transparent)]
+    Inventory(#[from] ProviderError),
+    /// The kernel cannot do what is needed.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The stored policy cannot be kept.
+    #[error(transparent)]
+    Store(#[from] OpenStoreError),
+    /// The first policy was rejected.
+    #[error("adopting the policy: {0}: {1}")]
+    Rejected(String, String),
+    /// The spool cannot be written.
+    #[error("opening the spool {0}")]
+    Spool(String, #[source] io::Error),
+    /// A queue cannot be served.
+    #[error(transparent)]
+    Queue(#[from] QueueThreadError),
+    /// Live flows cannot be followed.
+    #[error(transparent)]
+    Flows(#[from] FlowsError),
+    /// The witness has no thread.
+    #[error("starting the witness")]
+    Witness(#[source] io::Error),
+    /// The control socket cannot be opened.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A listener cannot be opened.
+    #[error("listening on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// There is no runtime to be had.
+    #[error("starting the control thread")]
+    Runtime(#[source] io::Error),
+    /// A queue thread ended by itself.
+    #[error("a queue thread ended")]
+    QueueEnded,
+}
+
+/// Runs until SIGTERM or SIGINT. The ruleset stays: judged flows go on, nothing new leaves.
+///
+/// # Errors
+/// When a part cannot be started, or one that must not end does.
+pub fn run(config: Config) -> Result<(), DaemonError> {
+    // Read before anything is touched: a mistake in the file is answered at once.
+    let mut provider = config.inventory.as_deref().map(FileProvider::new);
+    let draft = provider.as_mut().map(FileProvider::read).transpose()?;
+    let kernel = match Kernel::take_over(&config) {
+        Ok(kernel) => Arc::new(kernel),
+        Err(error) => {
+            lock_down();
+            return Err(error.into());
+        }
+    };
+    let result = run_threads(config, kernel, provider, draft);
+    if let Err(DaemonError::Kernel(_)) = &result {
+        // The ruleset is not ours any more.
+        lock_down();
+    }
+    result
+}
+
+/// Stops everything new when our ruleset is not, or no longer, in force.
+fn lock_down() {
+    match lockdown::engage() {
+        Ok(how) => tracing::error!(?how, "lockdown: nothing new leaves"),
+        Err(error) => tracing::error!(%error, "lockdown"),
+    }
+}
+
+fn run_threads(
+    config: Config,
+    kernel: Arc<Kernel>,
+    provider: Option<FileProvider>,
+    draft: Option<Draft>,
+) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(DaemonError::Runtime)?;
+    let mut threads = Threads::start(&config, kernel)?;
+    let local = tokio::task::LocalSet::new();
+    let result = local.block_on(&runtime, async {
+        let mut appliance = Appliance::new(config, threads.take_store()?, threads.parts.clone());
+        for fault in threads.faults.drain(..) {
+            appliance.fault("snapshot", &fault);
+        }
+        if let Some(draft) = draft {
+            let adopted = appliance.adopt(draft);
+            adopted.map_err(|rejected| DaemonError::Rejected(rejected.place, rejected.why))?;
+        }
+        if appliance.policy().is_none() {
+            appliance.log_status();
+        }
+        appliance.set_queues(threads.serve()?);
+        let appliance = Rc::new(RefCell::new(appliance));
+        listen(&appliance, provider).await?;
+        announce();
+        watch_over(&appliance, &mut threads).await
+    });
+    threads.stop();
+    result
+}
+
+/// Every thread beside the control thread.
+struct Threads {
+    parts: Parts,
+    store: Option<PolicyStore>,
+    faults: Vec<String>,
+    bound: Vec<BoundQueue>,
+    surroundings: Surroundings,
+    queues: Vec<QueueHandle>,
+    unknown: mpsc::Receiver<std::net::IpAddr>,
+    witness: WitnessThread,
+    flows: FlowThread,
+    log: LogThread,
+}
+
+impl Threads {
+    /// Binds every queue and starts everything but the queue threads.
+    fn start(config: &Config, kernel: Arc<Kernel>) -> Result<Self, DaemonError> {
+        let clock = Clock::start();
+        let (store, found) = PolicyStore::open(&config.state_dir)?;
+        let (log, log_thread) = start_log(config)?;
+        let tally = Arc::new(Tally::default());
+        let settings = FlowSettings {
+            log: log.clone(),
+            tally: Arc::clone(&tally),
+        };
+        let (flow_events, flow_thread) = flows::start(settings)?;
+        let bound = (0..config.queues)
+            .map(|number| queue::bind(usize::from(number), number))
+            .collect::<Result<Vec<_>, _>>()?;
+        let addresses: Vec<QueueAddress> = bound.iter().map(BoundQueue::address).collect();
+        let history_ms = u64::from(config.dns.history_seconds).saturating_mul(1_000);
+        let bindings = Arc::new(BindingStore::new(history_ms, Scope::default()));
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let audience = Listeners {
+            queues: addresses.clone(),
+            events: events.clone(),
+            log: log.clone(),
+            appliance: config.appliance.clone(),
+            policy: Arc::clone(store.current()),
+        };
+        let (witness, witness_thread) = witness::start(
+            WitnessSettings {
+                upstreams: config
+                    .dns
+                    .upstreams
+                    .iter()
+                    .map(|upstream| upstream.0)
+                    .collect(),
+                max_qps: config.dns.max_qps,
+                user: config.users.witness.clone(),
+            },
+            Arc::clone(&bindings),
+            Box::new(audience),
+            clock,
+        )
+        .map_err(DaemonError::Witness)?;
+        let (unknown, unknown_receiver) = mpsc::channel(UNKNOWN_MAX);
+        let surroundings = Surroundings {
+            policy: Arc::clone(store.current()),
+            bindings: Arc::clone(&bindings),
+            witness: witness.clone(),
+            log: log.clone(),
+            flows: flow_events.clone(),
+            unknown,
+            tally: Arc::clone(&tally),
+            clock,
+        };
+        let parts = Parts {
+            queues: Vec::new(),
+            kernel,
+            bindings,
+            witness,
+            flows: flow_events,
+            live_flows: flow_thread.live(),
+            log,
+            tally,
+            events,
+        };
+        Ok(Self {
+            parts,
+            store: Some(store),
+            faults: found.faults,
+            bound,
+            surroundings,
+            queues: Vec::new(),
+            unknown: unknown_receiver,
+            witness: witness_thread,
+            flows: flow_thread,
+            log: log_thread,
+        })
+    }
+}
+
+fn start_log(config: &Config) -> Result<(FlowLog, LogThread), DaemonError> {
+    let dir = config.spool_dir();
+    let settings = LogSettings {
+        appliance: config.appliance.clone(),
+        capacity: flowlog::CAPACITY,
+        to_stdout: config.log_stdout,
+    };
+    flowlog::start(&dir, config.spool.max_bytes, settings)
+        .map_err(|error| DaemonError::Spool(dir.display().to_string(), error))
+}
+
+impl Threads {
+    fn take_store(&mut self) -> Result<PolicyStore, DaemonError> {
+        self.store.take().ok_or(DaemonError::QueueEnded)
+    }
+
+    /// Starts the queue threads: from here on packets are judged.
+    fn serve(&mut self) -> Result<Vec<QueueAddress>, DaemonError> {
+        let count = self.bound.len().max(1);
+        for queue in self.bound.drain(..) {
+            self.queues
+                .push(queue.serve(self.surroundings.clone(), limits(count))?);
+        }
+        Ok(self.queues.iter().map(QueueHandle::address).collect())
+    }
+
+    fn stop(mut self) {
+        for queue in &mut self.queues {
+            queue.stop();
+        }
+        self.flows.stop();
+        self.witness.stop();
+        self.log.stop();
+    }
+}
+
+/// The share of one of `queues` inspectors.
+fn limits(queues: usize) -> Limits {
+    let all = Limits::default();
+    let share = |whole: usize| whole.div_ceil(queues);
+    Limits {
+        flows: share(all.flows),
+        bytes: share(all.bytes),
+        unknown_clients: share(all.unknown_clients),
+        decided: share(all.decided),
+        refusal_clients: share(all.refusal_clients),
+        ..all
+    }
+}
+
+/// Carries what the witness says to whom it concerns.
+struct Listeners {
+    queues: Vec<QueueAddress>,
+    events: broadcast::Sender<Event>,
+    log: FlowLog,
+    appliance: String,
+    policy: Arc<crate::policy_store::CurrentPolicy>,
+}
+
+impl Audience for Listeners {
+    fn answer(&self, queue: usize, name: Name, answer: Answer) {
+        if let Some(queue) = self.queues.get(queue) {
+            // A full mailbox leaves the packet to its own deadline.
+            queue.send(Order::Answer(name, answer));
+        }
+    }
+
+    fn primed(&self, generation: u64) {
+        tracing::info!(generation, "primed");
+        // Nobody may be listening.
+        drop(self.events.send(Event::Primed { generation }));
+    }
+
+    fn alarm(&self, name: &Name) {
+        let policy = self.policy.load();
+        let stamp = Stamp::new(&policy, &self.appliance, unix_ms());
+        let limit = crate::bindings::NEW_ADDRESSES_ALARM;
+        let message = format!("{name} resolved to more than {limit} new addresses in 10 minutes");
+        self.log.config(stamp.fault(name.as_str(), &message));
+    }
+}
+
+/// Opens every listener and starts the tasks behind them.
+async fn listen(appliance: &Shared, provider: Option<FileProvider>) -> Result<(), DaemonError> {
+    let config = appliance.borrow().config().clone();
+    let socket = control::listen(&config.control_socket, &config.users.ipc_group)?;
+    tokio::task::spawn_local(control::serve(socket, Rc::clone(appliance)));
+    for (address, page) in [
+        (config.health, Page::Health),
+        (config.metrics, Page::Metrics),
+    ] {
+        let Some(address) = address.0 else { continue };
+        let listener = health::listen(address)
+            .await
+            .map_err(|error| DaemonError::Listen(address, error))?;
+        tokio::task::spawn_local(health::serve(listener, page, Rc::clone(appliance)));
+    }
+    if let Some(provider) = provider {
+        tokio::task::spawn_local(provider::follow(provider, Rc::clone(appliance)));
+    }
+    Ok(())
+}
+
+/// Says that flows are judged, to systemd and to whoever reads our log.
+fn announce() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "telling systemd");
+    }
+    tracing::info!("ready");
+}
+
+/// Keeps watch until a signal asks for the end or a part fails.
+async fn watch_over(appliance: &Shared, threads: &mut Threads) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut verify = tokio::time::interval(VERIFY_EVERY);
+    let mut scope = tokio::time::interval(SCOPE_EVERY);
+    let mut hour = tokio::time::interval(Duration::from_secs(3_600));
+    hour.tick().await;
+    let from_file = appliance.borrow().config().inventory.is_some();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = second.tick() => check_queues(appliance, threads)?,
+            _ = verify.tick() => hold_kernel(appliance).await?,
+            _ = scope.tick() => appliance.borrow().refresh_scope(),
+            _ = hour.tick() => appliance.borrow().log_status(),
+            Some(address) = threads.unknown.recv() => {
+                let appliance = appliance.borrow();
+                // An inventory file is all there is to know; a cloud is asked by the sidecar.
+                if from_file {
+                    appliance.refuse_client(address);
+                } else {
+                    appliance.report_unknown(address);
+                }
+            }
+        }
+    }
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+    tracing::info!("stopping; the ruleset stays");
+    Ok(())
+}
+
+fn check_queues(appliance: &Shared, threads: &Threads) -> Result<(), DaemonError> {
+    if threads.queues.iter().any(QueueHandle::is_finished) {
+        let fault = Some("a packet queue is not served".to_owned());
+        appliance.borrow_mut().set_data_plane_fault(fault);
+        return Err(DaemonError::QueueEnded);
+    }
+    Ok(())
+}
+
+/// Verifies and repairs the ruleset beside the control thread, whose tasks go on meanwhile.
+async fn hold_kernel(appliance: &Shared) -> Result<(), DaemonError> {
+    let kernel = Arc::clone(&appliance.borrow().parts().kernel);
+    match tokio::task::spawn_blocking(move || kernel.hold()).await {
+        Ok(held) => Ok(held?),
+        Err(error) => Err(DaemonError::Runtime(error.into())),
+    }
+}
+
+/// Events that a slow listener may be behind.
+const EVENTS_MAX: usize = 256;
+/// Reports of unknown clients that may wait; the engine makes ten a second at most.
+const UNKNOWN_MAX: usize = 64;
+const VERIFY_EVERY: Duration = Duration::from_secs(5);
+/// How often our own addresses are looked at.
+const SCOPE_EVERY: Duration = Duration::from_secs(30);

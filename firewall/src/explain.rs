@@ -1,0 +1,152 @@
+//! Why a connection would be allowed or refused: the decision for one made-up flow, and the
+//! near misses around it.
+
+use std::net::IpAddr;
+
+use ipc::control::{Explanation, Question};
+use policy::{AppProto, Ask, ClientRef, Date, Entry, Kind, Name, Outcome, Snapshot, Transport};
+
+/// Decides one connection under `policy` and says what was considered.
+///
+/// Without a destination an address bound to the name is assumed.
+///
+/// # Errors
+/// When the question holds no kind or name.
+pub fn explain(
+    policy: &Snapshot,
+    question: &Question,
+    unix_ms: u64,
+) -> Result<Explanation, String> {
+    let (kind, proto) = match question.kind.as_str() {
+        "tls" => (Kind::Tls, AppProto::Tls),
+        "ssh" => (Kind::Ssh, AppProto::Ssh),
+        "http" => (Kind::Http, AppProto::Http),
+        other => return Err(format!("\"{other}\" is not tls, ssh or http")),
+    };
+    let name = Name::parse(question.name.as_bytes())
+        .map_err(|invalid| format!("\"{}\": {invalid}", question.name))?;
+    let Some(client) = policy.client(question.source) else {
+        return Ok(unknown(policy, question.source));
+    };
+    let date = Date::from_unix_ms(unix_ms);
+    let ask = Ask {
+        client,
+        transport: Transport::Tcp,
+        proto,
+        name: Some(&name),
+        bound: true,
+        dst: question.destination.unwrap_or(UNSPECIFIED),
+        port: question.port,
+        date,
+    };
+    let decision = policy.decide(&ask);
+    let mut steps = vec![format!(
+        "{} is {} in {}",
+        question.source,
+        policy.instance(client),
+        list(policy.groups(client))
+    )];
+    steps.extend(near_misses(policy, client, kind, &name, question.port));
+    if let Some(see_thru) = &decision.see_thru {
+        steps.push(format!(
+            "see-thru of {} is in force for {} more days",
+            see_thru.gid, see_thru.days_remaining
+        ));
+    }
+    if let Some(reason) = decision.would_reason {
+        steps.push(format!("enforcement would refuse: {}", reason.as_str()));
+    }
+    let (allowed, reason) = match decision.outcome {
+        Outcome::Allow => (true, None),
+        Outcome::Refuse(reason) => (false, Some(reason.as_str().to_owned())),
+    };
+    let (gid, rule) = decision.by.unzip();
+    Ok(Explanation {
+        allowed,
+        reason,
+        gid: gid.map(str::to_owned),
+        rule: rule.map(str::to_owned),
+        steps,
+    })
+}
+
+fn unknown(policy: &Snapshot, source: IpAddr) -> Explanation {
+    let place = if policy.is_served(source) {
+        "is inside the served networks, and no client has it"
+    } else {
+        "is outside the served networks"
+    };
+    Explanation {
+        allowed: false,
+        reason: Some(policy::Reason::ClientUnknown.as_str().to_owned()),
+        gid: None,
+        rule: None,
+        steps: vec![format!("{source} {place}")],
+    }
+}
+
+/// Entries of the client's groups that cover the name, and why each does or does not count.
+fn near_misses(
+    policy: &Snapshot,
+    client: ClientRef,
+    kind: Kind,
+    name: &Name,
+    port: u16,
+) -> Vec<String> {
+    let mut steps = Vec::new();
+    for group in &policy.draft().groups {
+        let member = policy.groups(client).contains(&group.gid);
+        for rule in &group.rules {
+            for entry in &rule.entries {
+                let Some((entry_kind, text)) = covering(entry, name) else {
+                    continue;
+                };
+                let what = format!("{} rule {} lists {text}", group.gid, rule.rule);
+                let but = if !member {
+                    ", and this client is not in that group"
+                } else if entry_kind != kind {
+                    ", for another protocol"
+                } else if !(rule.ports.from..=rule.ports.to).contains(&port) {
+                    ", on other ports"
+                } else {
+                    ""
+                };
+                steps.push(format!("{what}{but}"));
+            }
+        }
+    }
+    if steps.is_empty() {
+        steps.push(format!(
+            "no rule of any group lists {name} or a pattern that covers it"
+        ));
+    }
+    steps.truncate(STEPS_MAX);
+    steps
+}
+
+fn covering(entry: &Entry, name: &Name) -> Option<(Kind, String)> {
+    match entry {
+        Entry::Name {
+            kind, name: listed, ..
+        } if listed == name => Some((*kind, listed.to_string())),
+        Entry::Pattern { kind, pattern, .. } if pattern.matches(name) => {
+            Some((*kind, pattern.as_str().to_owned()))
+        }
+        Entry::Name { .. }
+        | Entry::Pattern { .. }
+        | Entry::Address { .. }
+        | Entry::SeeThru { .. } => None,
+    }
+}
+
+fn list(groups: &[String]) -> String {
+    if groups.is_empty() {
+        "no group".to_owned()
+    } else {
+        groups.join(", ")
+    }
+}
+
+const UNSPECIFIED: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+/// Sentences of one explanation.
+const STEPS_MAX: usize = 32;

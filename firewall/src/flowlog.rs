@@ -1,0 +1,477 @@
+//! Both logs: from packet threads and policy changes to lines on disk.
+//!
+//! Packet threads hand records over a bounded channel and never wait: what does not fit is
+//! counted. One thread turns records into lines, writes the spool and, if asked to, copies
+//! them to standard output. A full or broken disk loses lines, counted, and nothing else.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use inspect::{Category, FlowRecord, Outcome};
+use ipc::record::{
+    ConfigCat, ConfigDetailV1, ConfigLineV1, EndLineV1, FlowCat, FlowLineV1, FlowOutcome, Stream,
+    Text, Timestamp, to_line,
+};
+use policy::AppProto;
+
+use crate::clock::unix_ms;
+
+mod spool;
+
+pub use spool::{Evicted, Segment, Spool};
+
+/// Where records go; one per packet thread, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct FlowLog {
+    sender: SyncSender<Entry>,
+    counts: Arc<LogCounts>,
+}
+
+/// What became of lines, ever since the start.
+#[derive(Debug, Default)]
+pub struct LogCounts {
+    /// Lines that found the channel full, by stream.
+    overrun: [AtomicU64; 4],
+    /// Lines written, by stream.
+    written: [AtomicU64; 4],
+    /// Lines that left the spool unshipped or could not be written, by stream.
+    spool_full: [AtomicU64; 4],
+    /// Refusals not logged because their client made too many.
+    suppressed: AtomicU64,
+}
+
+/// Something for the log thread.
+#[derive(Debug)]
+enum Entry {
+    Flow(Box<FlowRecord>),
+    End(Box<EndRecord>),
+    Config(Box<ConfigLineV1>),
+    Shipped(Stream, u64),
+    Sizes(SyncSender<Vec<StreamSize>>),
+    Stop,
+}
+
+/// The size of one stream's part of the spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamSize {
+    /// The stream.
+    pub stream: Stream,
+    /// Its segments, the open one included.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The oldest segment's number.
+    pub oldest: Option<u64>,
+}
+
+/// An allowed flow that has ended, with what it carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndRecord {
+    /// The flow's own `client` record.
+    pub flow: FlowRecord,
+    /// When it ended, milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+    /// Bytes from the client, IP headers included.
+    pub bytes_out: u64,
+    /// Bytes to the client.
+    pub bytes_in: u64,
+    /// Packets from the client.
+    pub packets_out: u64,
+    /// Packets to the client.
+    pub packets_in: u64,
+    /// From the first packet to the last.
+    pub duration_ms: u64,
+}
+
+/// The log thread, to be stopped in order.
+#[derive(Debug)]
+pub struct LogThread {
+    sender: SyncSender<Entry>,
+    thread: JoinHandle<()>,
+}
+
+/// How the log thread writes.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// This appliance's name in every line.
+    pub appliance: String,
+    /// Entries that may wait for the log thread.
+    pub capacity: usize,
+    /// Whether lines are copied to standard output.
+    pub to_stdout: bool,
+}
+
+/// Opens the spool at `dir` and starts the thread that writes it.
+///
+/// # Errors
+/// When the spool cannot be opened or no thread can be started.
+pub fn start(
+    dir: &Path,
+    max_bytes: u64,
+    settings: LogSettings,
+) -> io::Result<(FlowLog, LogThread)> {
+    let spool = Spool::open(dir, max_bytes)?;
+    let (sender, receiver) = sync_channel(settings.capacity);
+    let counts = Arc::new(LogCounts::default());
+    let writer = Writer {
+        spool,
+        counts: Arc::clone(&counts),
+        appliance: Text::from(settings.appliance.as_str()),
+        stdout: settings.to_stdout.then(io::stdout),
+        reported: [0; 4],
+        disk_fault: false,
+    };
+    let thread = std::thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(move || writer.run(&receiver))?;
+    Ok((
+        FlowLog {
+            sender: sender.clone(),
+            counts,
+        },
+        LogThread { sender, thread },
+    ))
+}
+
+impl FlowLog {
+    /// Hands over a flow record; never waits. A full channel loses it, counted.
+    pub fn flow(&self, record: Box<FlowRecord>) {
+        if record.suppressed > 0 {
+            self.counts
+                .suppressed
+                .fetch_add(record.suppressed, Ordering::Relaxed);
+        }
+        self.offer(Stream::Flow, Entry::Flow(record));
+    }
+
+    /// Hands over the end of a flow; never waits.
+    pub fn end(&self, record: Box<EndRecord>) {
+        self.offer(Stream::End, Entry::End(record));
+    }
+
+    /// Hands over a config line; never waits.
+    pub fn config(&self, line: Box<ConfigLineV1>) {
+        self.offer(Stream::Config, Entry::Config(line));
+    }
+
+    /// Has a shipped segment deleted; waits for room in the channel.
+    pub fn shipped(&self, stream: Stream, segment: u64) {
+        // The log thread outlives every sender but at shutdown, when the next start finds
+        // the segment again and cloudsync reports it again.
+        drop(self.sender.send(Entry::Shipped(stream, segment)));
+    }
+
+    /// How large the spool is; empty when the log thread does not answer within a second.
+    pub fn sizes(&self) -> Vec<StreamSize> {
+        let (reply, answer) = sync_channel(1);
+        if self.sender.try_send(Entry::Sizes(reply)).is_err() {
+            return Vec::new();
+        }
+        answer
+            .recv_timeout(Duration::from_secs(1))
+            .unwrap_or_default()
+    }
+
+    /// What became of lines so far.
+    pub fn counts(&self) -> &LogCounts {
+        &self.counts
+    }
+
+    fn offer(&self, stream: Stream, entry: Entry) {
+        match self.sender.try_send(entry) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                add(&self.counts.overrun, stream, 1);
+            }
+        }
+    }
+}
+
+impl LogThread {
+    /// Writes what is waiting, closes every segment and ends the thread.
+    pub fn stop(self) {
+        // A thread that is gone has nothing left to write.
+        drop(self.sender.send(Entry::Stop));
+        drop(self.thread.join());
+    }
+}
+
+impl LogCounts {
+    /// Lines of a stream that found the channel full.
+    pub fn overrun(&self, stream: Stream) -> u64 {
+        read(&self.overrun, stream)
+    }
+
+    /// Lines of a stream written to the spool.
+    pub fn written(&self, stream: Stream) -> u64 {
+        read(&self.written, stream)
+    }
+
+    /// Lines of a stream that left the spool unshipped or that the disk refused.
+    pub fn spool_full(&self, stream: Stream) -> u64 {
+        read(&self.spool_full, stream)
+    }
+
+    /// Refusals that were counted instead of logged.
+    pub fn suppressed(&self) -> u64 {
+        self.suppressed.load(Ordering::Relaxed)
+    }
+
+    /// Lines of a stream lost for whatever reason.
+    pub fn lost(&self, stream: Stream) -> u64 {
+        self.overrun(stream).saturating_add(self.spool_full(stream))
+    }
+}
+
+struct Writer {
+    spool: Spool,
+    counts: Arc<LogCounts>,
+    appliance: Text,
+    stdout: Option<io::Stdout>,
+    /// Losses already said in a line of their own, by stream.
+    reported: [u64; 4],
+    disk_fault: bool,
+}
+
+impl Writer {
+    fn run(mut self, receiver: &Receiver<Entry>) {
+        loop {
+            let first = match receiver.recv_timeout(TICK) {
+                Ok(entry) => Some(entry),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let mut batch = Batch::default();
+            let mut stop = false;
+            let waiting = receiver.try_iter().take(BATCH_MAX);
+            for entry in first.into_iter().chain(waiting) {
+                stop |= self.take(entry, &mut batch);
+            }
+            self.write(&batch);
+            self.report_losses();
+            if stop {
+                break;
+            }
+        }
+        let closed = self.spool.close_all();
+        self.note_disk(closed);
+    }
+
+    /// Turns an entry into a line of the batch; true for the order to stop.
+    fn take(&mut self, entry: Entry, batch: &mut Batch) -> bool {
+        match entry {
+            Entry::Flow(record) => {
+                batch.push(Stream::Flow, to_line(&flow_line(&record, &self.appliance)));
+            }
+            Entry::End(record) => {
+                batch.push(Stream::End, to_line(&end_line(&record, &self.appliance)));
+            }
+            Entry::Config(line) => batch.push(Stream::Config, to_line(&line)),
+            Entry::Shipped(stream, segment) => {
+                let deleted = self.spool.shipped(stream, segment);
+                self.note_disk(deleted);
+            }
+            Entry::Sizes(reply) => {
+                // Whoever asked may have given up.
+                drop(reply.try_send(self.spool.sizes()));
+            }
+            Entry::Stop => return true,
+        }
+        false
+    }
+
+    fn write(&mut self, batch: &Batch) {
+        let now_ms = unix_ms();
+        for stream in Stream::ALL {
+            let Some((lines, count)) = batch.streams.get(spool::index(stream)) else {
+                continue;
+            };
+            if lines.is_empty() {
+                continue;
+            }
+            let written = self.spool.append(stream, lines, now_ms);
+            if written.is_ok() {
+                add(&self.counts.written, stream, *count);
+            } else {
+                add(&self.counts.spool_full, stream, *count);
+            }
+            self.note_disk(written);
+            if let Some(stdout) = &mut self.stdout {
+                // A reader that went away does not stop the spool.
+                drop(stdout.write_all(lines).and_then(|()| stdout.flush()));
+            }
+        }
+        let ticked = self.spool.tick(now_ms);
+        self.note_disk(ticked);
+        match self.spool.evict() {
+            Ok(evicted) => {
+                for lost in evicted {
+                    add(&self.counts.spool_full, lost.stream, lost.lines);
+                }
+            }
+            Err(error) => self.note_disk(Err(error)),
+        }
+    }
+
+    /// Says new losses in a config line of their own, once per tick at most.
+    fn report_losses(&mut self) {
+        for stream in Stream::ALL {
+            let total = self.counts.lost(stream);
+            let Some(reported) = self.reported.get_mut(spool::index(stream)) else {
+                continue;
+            };
+            let new = total.saturating_sub(*reported);
+            if new == 0 {
+                continue;
+            }
+            *reported = total;
+            let message = format!("{new} lines of the {stream} log were lost");
+            let line = ConfigLineV1 {
+                time: Timestamp::from_unix_ms(unix_ms()),
+                cat: ConfigCat::Status,
+                outcome: Text::from("lost"),
+                detail: ConfigDetailV1 {
+                    message: Some(Text::from(message)),
+                    losses: Some(new),
+                    stream: Some(stream),
+                    ..ConfigDetailV1::default()
+                },
+                generation: 0,
+                policy_id: Text::from(""),
+                appliance: self.appliance.clone(),
+            };
+            let mut batch = Batch::default();
+            batch.push(Stream::Config, to_line(&line));
+            self.write(&batch);
+        }
+    }
+
+    /// Says the first of a row of disk failures; the rest are counted as lost lines.
+    fn note_disk(&mut self, result: io::Result<()>) {
+        match result {
+            Ok(()) => self.disk_fault = false,
+            Err(error) if !self.disk_fault => {
+                self.disk_fault = true;
+                tracing::error!(%error, "writing the spool");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Lines of one turn of the log thread, by stream, and their number.
+#[derive(Default)]
+struct Batch {
+    streams: [(Vec<u8>, u64); 4],
+}
+
+impl Batch {
+    fn push(&mut self, stream: Stream, line: Result<Vec<u8>, serde_json::Error>) {
+        let Some((lines, count)) = self.streams.get_mut(spool::index(stream)) else {
+            return;
+        };
+        match line {
+            Ok(line) => {
+                lines.extend_from_slice(&line);
+                *count = count.saturating_add(1);
+            }
+            Err(error) => tracing::error!(%error, "a record that is no JSON"),
+        }
+    }
+}
+
+/// A record in the words of the published schema.
+pub fn flow_line(record: &FlowRecord, appliance: &Text) -> FlowLineV1 {
+    let text = |value: &Arc<str>| Text::from(&**value);
+    let (outcome, reason) = match record.outcome {
+        Outcome::Allowed => {
+            let gid = record.gid.as_ref().map(text);
+            (FlowOutcome::Allowed, gid.unwrap_or_else(|| Text::from("")))
+        }
+        Outcome::Disallowed(reason) => (FlowOutcome::Disallowed, Text::from(reason.as_str())),
+    };
+    let server = match record.category {
+        Category::Client => record.dst,
+        Category::Server => record.src,
+    };
+    let dhost = record.dhost.as_ref().map(text);
+    let see_thru = record.see_thru.as_ref();
+    let http = record.http.as_ref();
+    let (src, dst): (SocketAddr, SocketAddr) = (record.src, record.dst);
+    FlowLineV1 {
+        time: Timestamp::from_unix_ms(record.unix_ms),
+        cat: match record.category {
+            Category::Client => FlowCat::Client,
+            Category::Server => FlowCat::Server,
+        },
+        outcome,
+        reason,
+        dhost: dhost.unwrap_or_else(|| Text::from(server.ip().to_string())),
+        src: src.ip(),
+        spt: src.port(),
+        dst: dst.ip(),
+        dpt: dst.port(),
+        proto: Text::from(record.proto.as_str()),
+        proto_v: (!record.proto_v.is_empty()).then(|| Text::from(record.proto_v)),
+        instance: record.instance.as_ref().map(text),
+        gid: record.gid.as_ref().map(text),
+        rule: record.rule.as_ref().map(text),
+        generation: record.generation,
+        policy_id: text(&record.policy_id),
+        appliance: appliance.clone(),
+        pqc: (record.proto == AppProto::Tls).then_some(record.pqc),
+        rescued: record.rescued.then_some(true),
+        see_thru_exerted: see_thru.map(|see_thru| see_thru.exerted),
+        see_thru_gid: see_thru.map(|see_thru| text(&see_thru.gid)),
+        see_thru_days_remaining: see_thru.map(|see_thru| see_thru.days_remaining),
+        would_reason: record
+            .would_reason
+            .map(|reason| Text::from(reason.as_str())),
+        http_method: http.map(|http| Text::from(&*http.method)),
+        http_path: http.map(|http| Text::from(&*http.path)),
+        http_user_agent: http.map(|http| Text::from(&*http.user_agent)),
+        http_code: http.and_then(|http| http.code),
+    }
+}
+
+fn end_line(record: &EndRecord, appliance: &Text) -> EndLineV1 {
+    let mut flow = flow_line(&record.flow, appliance);
+    flow.cat = FlowCat::End;
+    flow.time = Timestamp::from_unix_ms(record.unix_ms);
+    EndLineV1 {
+        flow,
+        bytes_out: record.bytes_out,
+        bytes_in: record.bytes_in,
+        packets_out: record.packets_out,
+        packets_in: record.packets_in,
+        duration_ms: record.duration_ms,
+    }
+}
+
+fn add(counters: &[AtomicU64; 4], stream: Stream, lines: u64) {
+    if let Some(counter) = counters.get(spool::index(stream)) {
+        counter.fetch_add(lines, Ordering::Relaxed);
+    }
+}
+
+fn read(counters: &[AtomicU64; 4], stream: Stream) -> u64 {
+    counters
+        .get(spool::index(stream))
+        .map_or(0, |counter| counter.load(Ordering::Relaxed))
+}
+
+/// Entries that may wait for the log thread: two seconds of 30,000 connections a second.
+pub const CAPACITY: usize = 1 << 16;
+/// How often the thread looks at segments that are due.
+const TICK: Duration = Duration::from_millis(50);
+/// Entries turned into lines before they are written.
+const BATCH_MAX: usize = 4_096;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,539 @@
+//! One thread per packet queue: receives packets, lets `inspect` judge them, answers.
+//!
+//! The thread takes no lock and waits for nothing but packets, answers and time. What it
+//! hands to other threads goes into bounded mailboxes; a full one costs a look-up or a log
+//! line, never a packet.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use inspect::{
+    Answer, Category, Class, Counters, Env, FlowKey, FlowRecord, Inspector, Limits, Output, Reset,
+    Verdict,
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use policy::preferences::FlowLogVerbosity;
+use policy::{Name, Snapshot};
+use thiserror::Error;
+
+use crate::bindings::BindingStore;
+use crate::clock::Clock;
+use crate::conntrack::{Conntrack, Tuple};
+use crate::flowlog::FlowLog;
+use crate::flows::FlowEvent;
+use crate::marks::{self, QueueClass};
+use crate::netlink::NetlinkError;
+use crate::nfqueue::{Action, Batch, Event, Packet, Queue, QueueError, QueueOptions, VerdictBatch};
+use crate::policy_store::CurrentPolicy;
+use crate::raw::{RawSender, Segment, SegmentKind};
+use crate::tally::Tally;
+use crate::wake::{self, Mailbox, Sender};
+use crate::witness::Witness;
+
+/// What other threads tell a queue thread.
+#[derive(Debug)]
+pub enum Order {
+    /// A look-up has ended.
+    Answer(Name, Answer),
+    /// No inventory knows this address.
+    NoSuchClient(IpAddr),
+    /// A new policy is in force; also sent to wake the thread for any other reason.
+    Wake,
+    /// Answer what is held no more and end.
+    Stop,
+}
+
+/// What every queue thread shares with the rest of the daemon.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The policy in force.
+    pub policy: Arc<CurrentPolicy>,
+    /// What names resolve to.
+    pub bindings: Arc<BindingStore>,
+    /// Where look-ups are asked for.
+    pub witness: Witness,
+    /// Where records go.
+    pub log: FlowLog,
+    /// Where allowed flows are remembered until they end.
+    pub flows: Sender<FlowEvent>,
+    /// Where addresses nobody knows are reported.
+    pub unknown: tokio::sync::mpsc::Sender<IpAddr>,
+    /// Where decisions are counted.
+    pub tally: Arc<Tally>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// A queue thread as others see it.
+#[derive(Debug)]
+pub struct QueueHandle {
+    orders: Sender<Order>,
+    in_use: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Cheap to clone: how to reach a queue thread.
+#[derive(Clone, Debug)]
+pub struct QueueAddress {
+    orders: Sender<Order>,
+    in_use: Arc<AtomicU64>,
+}
+
+/// Why a queue could not be served.
+#[derive(Debug, Error)]
+pub enum QueueThreadError {
+    /// The queue itself.
+    #[error("serving packet queue {0}")]
+    Queue(u16, #[source] QueueError),
+    /// Conntrack entries cannot be deleted.
+    #[error("opening the connection table")]
+    Conntrack(#[source] NetlinkError),
+    /// Resets cannot be sent.
+    #[error("opening raw sockets")]
+    Raw(#[source] crate::raw::RawError),
+    /// No thread or descriptor to be had.
+    #[error("starting a queue thread")]
+    Thread(#[source] io::Error),
+}
+
+/// A queue that is bound and not served yet.
+///
+/// Every queue is bound before any is served, so that a missing right is found before the
+/// first verdict.
+#[derive(Debug)]
+pub struct BoundQueue {
+    index: usize,
+    queue: Queue,
+    conntrack: Conntrack,
+    raw: RawSender,
+    orders: Sender<Order>,
+    mailbox: Mailbox<Order>,
+    in_use: Arc<AtomicU64>,
+}
+
+/// Binds queue `number`, the `index`th of this daemon.
+///
+/// # Errors
+/// When the queue, a raw socket or the connection table cannot be had.
+pub fn bind(index: usize, number: u16) -> Result<BoundQueue, QueueThreadError> {
+    let queue = Queue::bind(number, &QueueOptions::default())
+        .map_err(|source| QueueThreadError::Queue(number, source))?;
+    let conntrack = Conntrack::open().map_err(QueueThreadError::Conntrack)?;
+    let raw = RawSender::open().map_err(QueueThreadError::Raw)?;
+    let (orders, mailbox) =
+        wake::mailbox(ORDERS_MAX).map_err(|error| QueueThreadError::Thread(error.into()))?;
+    let in_use = Arc::new(AtomicU64::new(0));
+    Ok(BoundQueue {
+        index,
+        queue,
+        conntrack,
+        raw,
+        orders,
+        mailbox,
+        in_use,
+    })
+}
+
+impl BoundQueue {
+    /// How to reach the thread that will serve it.
+    pub fn address(&self) -> QueueAddress {
+        QueueAddress {
+            orders: self.orders.clone(),
+            in_use: Arc::clone(&self.in_use),
+        }
+    }
+
+    /// Starts serving.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn serve(
+        self,
+        surroundings: Surroundings,
+        limits: Limits,
+    ) -> Result<QueueHandle, QueueThreadError> {
+        let (orders, in_use) = (self.orders.clone(), Arc::clone(&self.in_use));
+        let number = self.queue.number();
+        let worker = Worker {
+            index: self.index,
+            verdicts: VerdictBatch::new(number, 256),
+            queue: self.queue,
+            conntrack: self.conntrack,
+            raw: self.raw,
+            mailbox: self.mailbox,
+            in_use: self.in_use,
+            inspector: Inspector::new(limits),
+            counted: Counters::default(),
+            surroundings,
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("queue{number}"))
+            .spawn(move || worker.run())
+            .map_err(QueueThreadError::Thread)?;
+        Ok(QueueHandle {
+            orders,
+            in_use,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl QueueAddress {
+    /// Leaves an order; false when the thread has too many waiting.
+    pub fn send(&self, order: Order) -> bool {
+        self.orders.send(order)
+    }
+
+    /// Wakes the thread so that it looks at the policy in force.
+    pub fn wake(&self) {
+        self.orders.wake();
+    }
+
+    /// The generation every verdict of this thread is given under from now on.
+    pub fn generation_in_use(&self) -> u64 {
+        self.in_use.load(Ordering::Acquire)
+    }
+}
+
+impl QueueHandle {
+    /// Whether the thread is gone, which only an error on its queue can cause.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// How to reach the thread.
+    pub fn address(&self) -> QueueAddress {
+        QueueAddress {
+            orders: self.orders.clone(),
+            in_use: Arc::clone(&self.in_use),
+        }
+    }
+
+    /// Ends the thread. Packets it held are dropped by the kernel with the queue.
+    pub fn stop(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        while !self.orders.send(Order::Stop) && !thread.is_finished() {
+            std::thread::yield_now();
+        }
+        // A panic has aborted the process; there is no result to look at.
+        drop(thread.join());
+    }
+}
+
+struct Worker {
+    index: usize,
+    queue: Queue,
+    conntrack: Conntrack,
+    raw: RawSender,
+    mailbox: Mailbox<Order>,
+    in_use: Arc<AtomicU64>,
+    inspector: Inspector,
+    verdicts: VerdictBatch,
+    counted: Counters,
+    surroundings: Surroundings,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut batch = Batch::new();
+        let mut generation = None;
+        loop {
+            let policy = self.surroundings.policy.load();
+            if generation != Some(policy.generation()) {
+                generation = Some(policy.generation());
+                self.adopt(&policy);
+            }
+            self.wait();
+            if !self.take_orders(&policy) {
+                break;
+            }
+            if let Err(error) = self.take_packets(&policy, &mut batch) {
+                // Without its thread a queue drops everything: closed, and seen by health.
+                tracing::error!(%error, "a queue thread ends");
+                break;
+            }
+            self.expire(&policy);
+            self.count();
+        }
+    }
+
+    /// Judges undecided flows by a new policy. Only when their verdicts are out does the
+    /// generation count as in use.
+    fn adopt(&mut self, policy: &Snapshot) {
+        let bindings = Arc::clone(&self.surroundings.bindings);
+        let env = Env {
+            now: self.surroundings.clock.now(),
+            policy,
+            bindings: &*bindings,
+        };
+        self.inspector.handle_policy(&env);
+        self.perform(policy);
+        self.in_use.store(policy.generation(), Ordering::Release);
+    }
+
+    fn wait(&self) {
+        let timeout = match self.inspector.poll_timeout() {
+            None => PollTimeout::from(IDLE_MS),
+            Some(at_ms) => {
+                let wait_ms = at_ms.saturating_sub(self.surroundings.clock.mono_ms());
+                PollTimeout::from(u16::try_from(wait_ms).unwrap_or(IDLE_MS).min(IDLE_MS))
+            }
+        };
+        let mut watched = [
+            PollFd::new(self.queue.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.mailbox.as_fd(), PollFlags::POLLIN),
+        ];
+        wake::wait(&mut watched, timeout);
+    }
+
+    fn take_orders(&mut self, policy: &Snapshot) -> bool {
+        let bindings = Arc::clone(&self.surroundings.bindings);
+        let env = Env {
+            now: self.surroundings.clock.now(),
+            policy,
+            bindings: &*bindings,
+        };
+        let mut go_on = true;
+        for order in self.mailbox.take() {
+            match order {
+                Order::Answer(name, answer) => self.inspector.handle_answer(&env, &name, answer),
+                Order::NoSuchClient(client) => self.inspector.handle_no_such_client(&env, client),
+                Order::Wake => {}
+                Order::Stop => go_on = false,
+            }
+        }
+        self.perform(policy);
+        go_on
+    }
+
+    fn take_packets(&mut self, policy: &Snapshot, batch: &mut Batch) -> Result<(), QueueError> {
+        let received = self.queue.receive(batch)?;
+        if received.overrun {
+            self.surroundings.tally.count_queue_overrun();
+        }
+        if received.datagrams == 0 {
+            return Ok(());
+        }
+        let bindings = Arc::clone(&self.surroundings.bindings);
+        let env = Env {
+            now: self.surroundings.clock.now(),
+            policy,
+            bindings: &*bindings,
+        };
+        for event in batch.events() {
+            match event {
+                Event::Packet(packet) => self.take_packet(&env, &packet),
+                Event::Damaged(id) => self.verdicts.push(id, Action::Drop),
+                Event::Refused(_) | Event::Unreadable(_) | Event::Other => {}
+            }
+        }
+        self.perform(policy);
+        Ok(())
+    }
+
+    fn take_packet(&mut self, env: &Env<'_>, packet: &Packet<'_>) {
+        let class = QueueClass::from_mark(packet.mark).map(|class| class_of(class, packet.bytes));
+        match class {
+            // What we cannot see whole we cannot judge.
+            Some(class) if !packet.truncated => {
+                self.inspector
+                    .handle_packet(env, packet.id, class, packet.bytes);
+            }
+            Some(_) | None => self.verdicts.push(packet.id, Action::Drop),
+        }
+    }
+
+    fn expire(&mut self, policy: &Snapshot) {
+        let now = self.surroundings.clock.now();
+        if self
+            .inspector
+            .poll_timeout()
+            .is_none_or(|at_ms| at_ms > now.mono_ms)
+        {
+            return;
+        }
+        let bindings = Arc::clone(&self.surroundings.bindings);
+        self.inspector.handle_timeout(&Env {
+            now,
+            policy,
+            bindings: &*bindings,
+        });
+        self.perform(policy);
+    }
+
+    /// Does what the inspector wants, verdicts in one send.
+    fn perform(&mut self, policy: &Snapshot) {
+        while let Some(output) = self.inspector.poll_output() {
+            match output {
+                Output::Verdict { token, verdict } => {
+                    self.verdicts
+                        .push(token, action_of(verdict, policy.generation()));
+                }
+                Output::Reset(reset) => {
+                    if let Err(error) = self.raw.send(&segment_of(&reset)) {
+                        tracing::debug!(%error, "sending a reset");
+                    }
+                }
+                Output::Forget(flow) => {
+                    if let Err(error) = self.conntrack.delete(&tuple_of(&flow)) {
+                        tracing::warn!(%error, "deleting a connection entry");
+                    }
+                }
+                Output::Query(query) => {
+                    let name = query.name.clone();
+                    if !self.surroundings.witness.ask(self.index, query) {
+                        // The packet's hold ends by itself; nothing is allowed meanwhile.
+                        tracing::debug!(%name, "too many look-ups wait");
+                    }
+                }
+                // A report lost here is repeated with the client's next SYN.
+                Output::UnknownClient(client) => drop(self.surroundings.unknown.try_send(client)),
+                Output::Record(record) => self.record(record, policy),
+            }
+        }
+        if let Err(error) = self.queue.send(&mut self.verdicts) {
+            tracing::error!(%error, "answering packets");
+        }
+    }
+
+    fn record(&self, record: Box<FlowRecord>, policy: &Snapshot) {
+        self.surroundings.tally.count(&record.outcome);
+        let allowed_claim = record.is_allowed() && record.category == Category::Client;
+        if allowed_claim {
+            let name = record
+                .dhost
+                .as_ref()
+                .and_then(|name| Name::parse(name.as_bytes()).ok());
+            if let Some(name) = name {
+                let now = self.surroundings.clock.now();
+                self.surroundings
+                    .bindings
+                    .note_judged(&name, record.dst.ip(), now);
+            }
+            if !self
+                .surroundings
+                .flows
+                .send(FlowEvent::Allowed(record.clone()))
+            {
+                self.surroundings.tally.count_flow_forgotten();
+            }
+        }
+        let wanted = match policy.preferences().flow_log_verbosity {
+            FlowLogVerbosity::Full => true,
+            FlowLogVerbosity::Sessions => {
+                !record.is_allowed() || record.category == Category::Client
+            }
+            FlowLogVerbosity::OnlyDisallowed => !record.is_allowed(),
+            FlowLogVerbosity::None => false,
+        };
+        if wanted {
+            self.surroundings.log.flow(record);
+        }
+    }
+
+    /// Adds what the inspector has counted since last time to the daemon's totals.
+    fn count(&mut self) {
+        let counters = *self.inspector.counters();
+        if counters != self.counted {
+            self.surroundings.tally.add(&self.counted, &counters);
+            self.counted = counters;
+        }
+    }
+}
+
+/// The engine tells a SYN/ACK from other replies; the ruleset queues both alike.
+fn class_of(class: QueueClass, packet: &[u8]) -> Class {
+    match class {
+        QueueClass::Original => Class::Original,
+        QueueClass::Reply if is_syn_ack(packet) => Class::SynAck,
+        QueueClass::Reply => Class::Reply,
+        QueueClass::Syn => Class::Syn,
+        QueueClass::StaleSyn => Class::StaleSyn,
+        QueueClass::NonTcp => Class::NonTcp,
+        QueueClass::Kill => Class::Kill,
+    }
+}
+
+/// Whether a TCP packet has SYN set. The kernel has dropped options and extension headers of
+/// IP and reassembled fragments, so the TCP header follows the fixed one.
+fn is_syn_ack(packet: &[u8]) -> bool {
+    /// Offset of the flags in a TCP header (RFC 9293, section 3.1).
+    const FLAGS: usize = 13;
+    const SYN: u8 = 0x02;
+    let header_bytes = match packet.first() {
+        Some(first) if first >> 4 == 4 => usize::from(first & 0x0f).saturating_mul(4),
+        Some(_) => 40,
+        None => return false,
+    };
+    packet
+        .get(header_bytes.saturating_add(FLAGS))
+        .is_some_and(|flags| flags & SYN != 0)
+}
+
+fn action_of(verdict: Verdict, generation: u64) -> Action {
+    match verdict {
+        Verdict::Pass => Action::Continue(marks::VERDICT_PASS),
+        Verdict::Judged => Action::Continue(marks::judged(generation)),
+        Verdict::Drop => Action::Drop,
+        Verdict::Reject => Action::Continue(marks::VERDICT_REJECT),
+    }
+}
+
+fn segment_of(reset: &Reset) -> Segment {
+    Segment {
+        source: reset.src,
+        destination: reset.dst,
+        sequence: reset.seq,
+        kind: SegmentKind::Reset {
+            acknowledge: Some(reset.ack),
+        },
+    }
+}
+
+/// IANA protocol number of TCP.
+const TCP: u8 = 6;
+
+fn tuple_of(flow: &FlowKey) -> Tuple {
+    Tuple {
+        protocol: TCP,
+        source: flow.client,
+        destination: flow.server,
+    }
+}
+
+/// Answers that may wait for a queue thread.
+const ORDERS_MAX: usize = 16_384;
+/// Longest sleep, so that counters are never older than this.
+const IDLE_MS: u16 = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syn_ack_is_told_from_other_replies_in_both_families() {
+        let mut v4 = [0_u8; 40];
+        v4[0] = 0x45;
+        assert!(!is_syn_ack(&v4));
+        v4[33] = 0x12;
+        assert!(is_syn_ack(&v4));
+        let mut v6 = [0_u8; 60];
+        v6[0] = 0x60;
+        v6[53] = 0x12;
+        assert!(is_syn_ack(&v6));
+        assert!(!is_syn_ack(&v6[..50]));
+        assert!(!is_syn_ack(&[]));
+    }
+
+    #[test]
+    fn judged_verdict_carries_its_generation() {
+        assert_eq!(action_of(Verdict::Judged, 7), Action::Continue(0x0007_0002));
+        assert_eq!(action_of(Verdict::Drop, 7), Action::Drop);
+    }
+}

@@ -1,0 +1,431 @@
+//! The witness process: reads what to watch from the daemon, asks resolvers, answers.
+//!
+//! Runs as its own user, without capabilities, with nothing open but its socket pair and
+//! standard error. It ends when the daemon does.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use hickory_resolver::proto::rr::{Name, RecordType};
+use ipc::framing::{self, Decoder, FramingError};
+use ipc::witness::{
+    AnswerOutcome, AnswerV1, Configure, FromWitness, HealthV1, Lookup, MESSAGE_BYTES_MAX, ToWitness,
+};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::resolve::{Finding, SAMPLES_MAX, Upstreams, merge};
+use super::schedule::{Budget, Purpose, Schedule};
+
+/// Why the witness ended other than by the daemon's leaving.
+#[derive(Debug, Error)]
+pub enum ChildError {
+    /// Standard input is not the daemon's socket.
+    #[error("taking over the daemon's socket")]
+    Socket(#[source] io::Error),
+    /// Rights could not be given up.
+    #[error("giving up rights")]
+    Rights(#[source] super::rights::RightsError),
+    /// The daemon said something that is no message.
+    #[error("reading from the daemon")]
+    Read(#[source] FramingError),
+    /// The daemon does not listen.
+    #[error("writing to the daemon")]
+    Write(#[source] io::Error),
+}
+
+/// Serves the daemon on standard input until it closes.
+///
+/// # Errors
+/// When rights cannot be given up or the conversation breaks.
+pub fn run() -> Result<(), ChildError> {
+    super::rights::give_up().map_err(ChildError::Rights)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ChildError::Socket)?;
+    runtime.block_on(async {
+        let socket = io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(ChildError::Socket)?;
+        let socket = std::os::unix::net::UnixStream::from(socket);
+        socket.set_nonblocking(true).map_err(ChildError::Socket)?;
+        let stream = UnixStream::from_std(socket).map_err(ChildError::Socket)?;
+        Witness::new(stream).serve().await
+    })
+}
+
+struct Witness {
+    stream: UnixStream,
+    decoder: Decoder,
+    started: Instant,
+    upstreams: Option<Upstreams>,
+    settings: Configure,
+    budget: Budget,
+    schedule: Schedule,
+    /// Names with a look-up under way that a packet waits for.
+    asked: HashSet<String>,
+    questions: JoinSet<Done>,
+    health: HealthV1,
+    reported: HealthV1,
+}
+
+/// A look-up's end.
+struct Done {
+    name: String,
+    finding: Finding,
+    asked: bool,
+}
+
+impl Witness {
+    fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            decoder: Decoder::new(MESSAGE_BYTES_MAX),
+            started: Instant::now(),
+            upstreams: None,
+            settings: Configure {
+                upstreams: Vec::new(),
+                max_qps: 400,
+                ipv6: true,
+            },
+            budget: Budget::new(400, 0),
+            schedule: Schedule::default(),
+            asked: HashSet::new(),
+            questions: JoinSet::new(),
+            health: HealthV1::default(),
+            reported: HealthV1::default(),
+        }
+    }
+
+    async fn serve(mut self) -> Result<(), ChildError> {
+        self.send(&FromWitness::Ready).await?;
+        let mut buffer = vec![0; 64 << 10];
+        let mut next_health = Instant::now() + HEALTH_EVERY;
+        loop {
+            self.ask_due().await?;
+            let wake = self.next_wake().min(next_health);
+            tokio::select! {
+                read = self.stream.read(&mut buffer) => {
+                    let length = read.map_err(|error| ChildError::Read(FramingError::Io(error)))?;
+                    if length == 0 {
+                        return Ok(());
+                    }
+                    self.decoder.push(buffer.get(..length).unwrap_or_default());
+                    self.read_messages().await?;
+                }
+                Some(done) = self.questions.join_next() => {
+                    // An error here is a question that panicked: the daemon gives up on it by
+                    // its own deadline.
+                    if let Ok(done) = done {
+                        self.answer(done).await?;
+                    }
+                }
+                () = sleep_until(wake) => {}
+            }
+            if Instant::now() >= next_health {
+                next_health = Instant::now() + HEALTH_EVERY;
+                self.report_health().await?;
+            }
+        }
+    }
+
+    async fn read_messages(&mut self) -> Result<(), ChildError> {
+        while let Some(message) = self
+            .decoder
+            .next_message::<ToWitness>()
+            .map_err(ChildError::Read)?
+        {
+            let now_ms = self.now_ms();
+            match message {
+                ToWitness::Configure(settings) => self.configure(settings),
+                ToWitness::Watch { names } => {
+                    names
+                        .into_iter()
+                        .for_each(|name| self.schedule.watch(name, now_ms));
+                }
+                ToWitness::Unwatch { names } => {
+                    names.iter().for_each(|name| self.schedule.unwatch(name));
+                }
+                ToWitness::Lookup(lookup) => self.look_up(lookup).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn configure(&mut self, settings: Configure) {
+        self.budget = Budget::new(settings.max_qps, self.now_ms());
+        self.settings = settings;
+        self.connect();
+    }
+
+    /// Builds the resolvers; without any, every question fails until the next attempt.
+    fn connect(&mut self) {
+        let servers: Vec<SocketAddr> = self
+            .settings
+            .upstreams
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect();
+        self.upstreams = match Upstreams::new(&servers, self.settings.ipv6) {
+            Ok(upstreams) => Some(upstreams),
+            Err(error) => {
+                tracing::warn!(%error, "no resolver to ask");
+                None
+            }
+        };
+    }
+
+    async fn look_up(&mut self, lookup: Lookup) -> Result<(), ChildError> {
+        let samples = usize::from(lookup.samples).clamp(1, SAMPLES_MAX);
+        if !self.asked.insert(lookup.name.clone()) {
+            return Ok(());
+        }
+        let now_ms = self.now_ms();
+        let mut samples_affordable = samples;
+        while samples_affordable > 0
+            && !self
+                .budget
+                .take(Purpose::Miss, self.price(samples_affordable), now_ms)
+        {
+            samples_affordable = samples_affordable.saturating_sub(1);
+        }
+        if samples_affordable == 0 {
+            self.health.over_budget = self.health.over_budget.saturating_add(1);
+            return self.fail(lookup.name, AnswerOutcome::OverBudget).await;
+        }
+        let budget = Duration::from_millis(u64::from(lookup.budget_ms)).max(LOOKUP_MIN);
+        self.start(lookup.name, samples_affordable, true, budget)
+            .await
+    }
+
+    /// Asks for every watched name that is due and affordable.
+    async fn ask_due(&mut self) -> Result<(), ChildError> {
+        while self.questions.len() < QUESTIONS_MAX {
+            let now_ms = self.now_ms();
+            let Some(due) = self.schedule.take_due(now_ms) else {
+                return Ok(());
+            };
+            let purpose = if due.first {
+                Purpose::Miss
+            } else {
+                Purpose::Refresh
+            };
+            if !self.budget.take(purpose, self.price(1), now_ms) {
+                self.schedule
+                    .put_back(&due.name, now_ms.saturating_add(BUDGET_WAIT_MS));
+                return Ok(());
+            }
+            self.start(due.name, 1, false, REFRESH_BUDGET).await?;
+        }
+        Ok(())
+    }
+
+    async fn start(
+        &mut self,
+        name: String,
+        samples: usize,
+        asked: bool,
+        budget: Duration,
+    ) -> Result<(), ChildError> {
+        if self.upstreams.is_none() {
+            self.connect();
+        }
+        let Some(upstreams) = self.upstreams.clone() else {
+            return self.failed_start(name, asked).await;
+        };
+        let Ok(mut wire_name) = Name::from_ascii(&name) else {
+            return self.failed_start(name, asked).await;
+        };
+        wire_name.set_fqdn(true);
+        self.health.asked = self.health.asked.saturating_add(1);
+        self.questions.spawn(look_up(
+            upstreams,
+            Question {
+                name,
+                wire_name,
+                samples,
+                asked,
+                budget,
+            },
+        ));
+        Ok(())
+    }
+
+    async fn failed_start(&mut self, name: String, asked: bool) -> Result<(), ChildError> {
+        if asked {
+            return self.fail(name, AnswerOutcome::ServerFailure).await;
+        }
+        let finding = Finding {
+            outcome: AnswerOutcome::ServerFailure,
+            addresses: Vec::new(),
+            ttl_s: 1,
+        };
+        self.answer(Done {
+            name,
+            finding,
+            asked,
+        })
+        .await
+    }
+
+    async fn fail(&mut self, name: String, outcome: AnswerOutcome) -> Result<(), ChildError> {
+        let finding = Finding {
+            outcome,
+            addresses: Vec::new(),
+            ttl_s: 1,
+        };
+        self.answer(Done {
+            name,
+            finding,
+            asked: true,
+        })
+        .await
+    }
+
+    async fn answer(&mut self, done: Done) -> Result<(), ChildError> {
+        let Done {
+            name,
+            finding,
+            asked,
+        } = done;
+        let answered = matches!(
+            finding.outcome,
+            AnswerOutcome::Resolved | AnswerOutcome::NoAddress | AnswerOutcome::NoSuchName
+        );
+        self.health.answered = self.health.answered.saturating_add(u64::from(answered));
+        if asked {
+            self.asked.remove(&name);
+        }
+        if finding.outcome != AnswerOutcome::OverBudget {
+            let resolved = finding.outcome == AnswerOutcome::Resolved;
+            self.schedule
+                .answered(&name, resolved, finding.ttl_s, self.now_ms());
+        }
+        let answer = AnswerV1 {
+            name,
+            outcome: finding.outcome,
+            addresses: finding.addresses,
+            ttl_s: finding.ttl_s,
+            asked,
+        };
+        self.send(&FromWitness::Answer(answer)).await
+    }
+
+    async fn report_health(&mut self) -> Result<(), ChildError> {
+        self.health.watched = u64::try_from(self.schedule.len()).unwrap_or(u64::MAX);
+        if self.health == self.reported {
+            return Ok(());
+        }
+        self.reported = self.health;
+        self.send(&FromWitness::Health(self.health)).await
+    }
+
+    async fn send(&mut self, message: &FromWitness) -> Result<(), ChildError> {
+        let bytes = framing::encode(message, MESSAGE_BYTES_MAX)
+            .map_err(|error| ChildError::Write(io::Error::other(error)))?;
+        self.stream
+            .write_all(&bytes)
+            .await
+            .map_err(ChildError::Write)
+    }
+
+    fn price(&self, samples: usize) -> u64 {
+        let types = if self.settings.ipv6 { 3 } else { 2 };
+        u64::try_from(samples.saturating_mul(types)).unwrap_or(u64::MAX)
+    }
+
+    fn next_wake(&self) -> Instant {
+        let due_ms = self.schedule.next_due_ms().unwrap_or(u64::MAX);
+        let wait = Duration::from_millis(due_ms.saturating_sub(self.now_ms()).min(60_000));
+        Instant::now() + wait
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+struct Question {
+    name: String,
+    wire_name: Name,
+    samples: usize,
+    asked: bool,
+    budget: Duration,
+}
+
+/// Asks for every record type of a name, each sample side by side.
+///
+/// The answer goes out when the address records are in and HTTPS had [`HINT_GRACE`] more, so
+/// that a resolver that ignores HTTPS questions delays nobody.
+async fn look_up(upstreams: Upstreams, question: Question) -> Done {
+    let Question {
+        name,
+        wire_name,
+        samples,
+        asked,
+        budget,
+    } = question;
+    let patience = budget.mul_f32(0.4);
+    let mut pending = JoinSet::new();
+    for &record_type in upstreams.record_types() {
+        // Hints do not rotate: one sample is enough.
+        let samples = if record_type == RecordType::HTTPS {
+            1
+        } else {
+            samples
+        };
+        for sample in 0..samples {
+            let (upstreams, wire_name) = (upstreams.clone(), wire_name.clone());
+            pending.spawn(async move {
+                let finding = upstreams
+                    .ask(wire_name, record_type, sample, patience)
+                    .await;
+                (record_type, finding)
+            });
+        }
+    }
+    let mut findings = Vec::new();
+    let mut deadline = Instant::now() + budget.mul_f32(0.85);
+    let mut addresses_pending = pending.len().saturating_sub(1);
+    loop {
+        tokio::select! {
+            next = pending.join_next() => {
+                let Some(joined) = next else { break };
+                let Ok((record_type, finding)) = joined else { continue };
+                if record_type != RecordType::HTTPS {
+                    addresses_pending = addresses_pending.saturating_sub(1);
+                    findings.push(finding);
+                } else if finding.outcome == AnswerOutcome::Resolved {
+                    findings.push(finding);
+                }
+                if addresses_pending == 0 {
+                    deadline = deadline.min(Instant::now() + HINT_GRACE);
+                }
+            }
+            () = sleep_until(deadline) => break,
+        }
+    }
+    Done {
+        name,
+        finding: merge(&findings),
+        asked,
+    }
+}
+
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// Look-ups under way at once.
+const QUESTIONS_MAX: usize = 1_024;
+/// How long a due name waits when the budget is spent.
+const BUDGET_WAIT_MS: u64 = 50;
+const LOOKUP_MIN: Duration = Duration::from_millis(100);
+const REFRESH_BUDGET: Duration = Duration::from_secs(4);
+/// How much longer than the addresses an HTTPS record may take.
+const HINT_GRACE: Duration = Duration::from_millis(100);
