@@ -35,6 +35,8 @@ const CFG_FLAGS: u16 = 5;
 
 /// `NFQNL_CFG_CMD_BIND`.
 const CMD_BIND: u8 = 1;
+/// `NFQNL_CFG_CMD_PF_BIND`: does nothing since Linux 3.8, with the privilege to do it.
+const CMD_NOTHING: u8 = 3;
 /// `NFQNL_COPY_PACKET`.
 const COPY_PACKET: u8 = 2;
 /// `NFQA_CFG_F_FAIL_OPEN`.
@@ -138,6 +140,9 @@ impl Queue {
                 })
                 .map_err(configuring(number, step))
         };
+        // The kernel says EPERM both for a missing privilege and for a queue that is taken; asking
+        // for nothing first tells them apart.
+        configure("privilege", &|w| w.attribute(CFG_CMD, &[CMD_NOTHING, 0, 0, 0]))?;
         // struct nfqnl_msg_config_cmd: command, padding, protocol family (ignored since Linux 3.8).
         configure("bind", &|w| w.attribute(CFG_CMD, &[CMD_BIND, 0, 0, 0]))?;
         configure("flags", &|w| {
@@ -208,10 +213,10 @@ impl AsFd for Queue {
 
 fn configuring(queue: u16, step: &'static str) -> impl FnOnce(NetlinkError) -> QueueError {
     move |source| match source.errno() {
-        Some(libc_errno::EBUSY) => QueueError::Taken(queue),
+        Some(libc_errno::EPERM | libc_errno::EBUSY) if step == "bind" => QueueError::Taken(queue),
         Some(libc_errno::EPERM) => QueueError::Privilege(queue),
         Some(libc_errno::EINVAL | libc_errno::EOPNOTSUPP | libc_errno::EPROTONOSUPPORT)
-            if step == "bind" =>
+            if step == "privilege" =>
         {
             QueueError::Unsupported
         }

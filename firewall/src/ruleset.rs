@@ -240,7 +240,10 @@ impl Ruleset {
                 "family": "inet", "table": TABLE, "name": chain.get("name")
             }}})
         });
-        let kept = self.objects.iter().filter(|o| o.get("rule").is_none());
+        // Sets stay with what is in them: adding one that grew by a rule is refused.
+        let kept = ["table", "counter", "chain"];
+        let kept = move |object: &&Value| kept.iter().any(|kind| object.get(kind).is_some());
+        let kept = self.objects.iter().filter(kept);
         let rules = self.objects.iter().filter(|o| o.get("rule").is_some());
         let add = |object| json!({"add": object});
         batch(kept.map(add).chain(flush).chain(rules.map(add)))

@@ -31,7 +31,7 @@ pub struct Setting {
     /// Path below `/proc/sys`, as in `net/ipv4/ip_forward`.
     pub key: String,
     /// The value, as the file shows it.
-    pub value: u32,
+    pub value: String,
     /// False for a parameter that some kernels lack without harm.
     pub required: bool,
     /// What goes wrong otherwise.
@@ -71,7 +71,7 @@ impl Finding {
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = self.setting.key.replace('/', ".");
-        let Setting { value, why, .. } = self.setting;
+        let Setting { value, why, .. } = &self.setting;
         match &self.outcome {
             Outcome::Held => write!(f, "{name} is {value}"),
             Outcome::Repaired(from) => write!(f, "{name} was {from}, set to {value}: {why}"),
@@ -132,13 +132,12 @@ impl Sysctls {
     fn assert_one(&self, setting: &Setting) -> io::Result<Outcome> {
         let path = self.root.join(&setting.key);
         let before = read(&path)?;
-        let wanted = setting.value.to_string();
-        if before == wanted {
+        if before == setting.value {
             return Ok(Outcome::Held);
         }
-        std::fs::write(&path, &wanted)?;
+        std::fs::write(&path, &setting.value)?;
         let after = read(&path)?;
-        if after == wanted {
+        if after == setting.value {
             return Ok(Outcome::Repaired(before));
         }
         Err(io::Error::other(format!("it stays {after}")))
@@ -153,7 +152,7 @@ fn read(path: &Path) -> io::Result<String> {
 fn plan(options: &SysctlOptions, interfaces: &[String]) -> Vec<Setting> {
     let required = |&(key, value, why): &(&str, u32, &'static str)| Setting {
         key: key.to_owned(),
-        value,
+        value: value.to_string(),
         required: true,
         why,
     };
@@ -180,12 +179,16 @@ fn plan(options: &SysctlOptions, interfaces: &[String]) -> Vec<Setting> {
     // The kernel sends redirects when either the interface or `all` says so.
     plan.extend(interfaces.iter().map(|interface| Setting {
         key: format!("net/ipv4/conf/{interface}/send_redirects"),
-        value: 0,
+        value: "0".to_owned(),
         required: true,
         why: "a client that is redirected leaves without us",
     }));
     if options.ipv6 {
         plan.extend(IPV6.iter().map(required));
+        // The kernel limits the types of the mask for all receivers together, 50 at once. Type 127 is
+        // reserved (RFC 4443, section 2.1), so that nothing is left in it.
+        let why = "one client's refusals would use up everyone's";
+        plan.push(required(&("net/ipv6/icmp/ratemask", 127, why)));
     }
     // Last: nothing is forwarded before everything else holds.
     plan.push(required(&(

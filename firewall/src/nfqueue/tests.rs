@@ -155,18 +155,11 @@ fn a_batch_of_verdicts_does_not_grow_its_buffer() {
 #[test]
 fn kernel_errors_are_told_apart() {
     let refused = |code| NetlinkError::Refused(io::Error::from_raw_os_error(code));
-    assert!(matches!(
-        configuring(4, "bind")(refused(16)),
-        QueueError::Taken(4)
-    ));
-    assert!(matches!(
-        configuring(4, "bind")(refused(1)),
-        QueueError::Privilege(4)
-    ));
-    assert!(matches!(
-        configuring(4, "bind")(refused(22)),
-        QueueError::Unsupported
-    ));
+    let kind = |step, code| configuring(4, step)(refused(code));
+    assert!(matches!(kind("bind", 16), QueueError::Taken(4)));
+    assert!(matches!(kind("bind", 1), QueueError::Taken(4)));
+    assert!(matches!(kind("privilege", 1), QueueError::Privilege(4)));
+    assert!(matches!(kind("privilege", 22), QueueError::Unsupported));
     assert!(matches!(
         configuring(4, "flags")(refused(22)),
         QueueError::Configure { step: "flags", .. }

@@ -6,6 +6,7 @@ use firewall::conntrack::{Conntrack, DestroyListener, Entry, MarkFilter, Tuple};
 use firewall::marks;
 
 use crate::ruleset::{dial, echo, judging};
+use crate::wire::{Tap, echo_request, send};
 use crate::world::{CLIENT, Place, SERVER, UPLINK, V4, V6, World, at, eventually, layout};
 
 #[test]
@@ -61,7 +62,10 @@ fn echo_request_entries_are_found_too() {
         crate::world::Answer::Give(firewall::nfqueue::Action::Continue(marks::judged(1)))
     });
     for family in [V4, V6] {
-        world.run(Place::Client, &format!("ping -c 1 -W 1 {}", SERVER[family]));
+        let [from, to] = [at(CLIENT[family], 0).ip(), at(SERVER[family], 0).ip()];
+        let tap = Tap::open(&world, Place::Client);
+        send(&world, to, echo_request(from, to, 1));
+        eventually("the echo comes back", || tap.holds(b"echo"));
         world.within(Place::Firewall, move || {
             let mut table = Conntrack::open().unwrap();
             let mut found = Vec::new();

@@ -90,9 +90,30 @@ impl Crafted {
     }
 }
 
-/// Sends whole IP packets from the client.
+/// An ICMP echo request of the client's.
+pub(crate) fn echo_request(source: IpAddr, destination: IpAddr, sequence: u16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match (source, destination) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => PacketBuilder::ipv4(a.octets(), b.octets(), 64)
+            .icmpv4_echo_request(77, sequence)
+            .write(&mut bytes, b"echo"),
+        (IpAddr::V6(a), IpAddr::V6(b)) => PacketBuilder::ipv6(a.octets(), b.octets(), 64)
+            .icmpv6_echo_request(77, sequence)
+            .write(&mut bytes, b"echo"),
+        _ => panic!("mixed families"),
+    }
+    .unwrap();
+    bytes
+}
+
+/// Sends a whole IP packet from the client.
 pub(crate) fn send(world: &World, destination: IpAddr, bytes: Vec<u8>) {
-    world.within(Place::Client, move || {
+    send_from(world, Place::Client, destination, bytes);
+}
+
+/// Sends a whole IP packet from anywhere.
+pub(crate) fn send_from(world: &World, place: Place, destination: IpAddr, bytes: Vec<u8>) {
+    world.within(place, move || {
         let family = match destination {
             IpAddr::V4(_) => AddressFamily::Inet,
             IpAddr::V6(_) => AddressFamily::Inet6,
