@@ -23,8 +23,11 @@ mod transfer;
 #[path = "guest/world.rs"]
 mod world;
 
+use std::io::Write as _;
+
 use anyhow::{Context as _, Result};
 use e2e::boot::report::{Guard, Line, Offload};
+use e2e::daemon::Daemon;
 use e2e::raw::RawHost;
 use e2e::topology::FAMILIES;
 
@@ -76,6 +79,8 @@ fn judged(
 ) -> Result<()> {
     let mut daemon = daemon::start(world, offload)?;
     reporter.stage(&format!("daemon {offload:?}"))?;
+    world.warm_up()?;
+    reporter.stage(&format!("warm {offload:?}"))?;
     if offload == Offload::None {
         for (plan, port) in attempts::PLANS.iter().zip(FIRST_ATTEMPT_PORT..) {
             match plan.run(world, &daemon, port) {
@@ -101,7 +106,22 @@ fn judged(
         reporter.transfer(transfer::run(world, family, offload, Guard::Postern))?;
     }
     reporter.stage(&format!("transfers {offload:?}"))?;
-    daemon.kill()
+    tell(&daemon)?;
+    daemon.kill()?;
+    if offload == Offload::None {
+        reporter.say(&Line::Attempt(attempts::without_daemon(world)?))?;
+    }
+    Ok(())
+}
+
+/// Puts all that the daemon said and logged on the console, for whoever looks into a failure.
+fn tell(daemon: &Daemon<'_>) -> Result<()> {
+    let mut console = std::io::stderr().lock();
+    writeln!(console, "{}", daemon.output())?;
+    for line in daemon.logs().lines("flow") {
+        writeln!(console, "{}", line.0)?;
+    }
+    Ok(())
 }
 
 const FIRST_ATTEMPT_PORT: u16 = 45_000;

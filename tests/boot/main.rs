@@ -144,7 +144,7 @@ fn flowtable_takes_bulk_packets_past_the_forward_hook() {
 #[test]
 fn native_queue_judges_every_attempt() {
     let attempts = &report().attempts;
-    assert_eq!(attempts.len(), EXPECTED.len(), "{attempts:?}");
+    assert!(attempts.len() >= EXPECTED.len(), "{attempts:?}");
     for (attempt, (name, verdict)) in attempts.iter().zip(EXPECTED) {
         assert_eq!(attempt.name, *name);
         match verdict {
@@ -152,6 +152,17 @@ fn native_queue_judges_every_attempt() {
             Verdict::Refused(stage, reason) => assert_refused(attempt, *stage, reason),
         }
     }
+}
+
+/// No bypass, no fail-open: a killed daemon leaves queue rules that lead nowhere.
+#[test]
+fn killed_daemon_lets_nothing_new_leave() {
+    let mut attempts = report().attempts.iter();
+    let attempt = attempts
+        .find(|one| one.name == "without_daemon")
+        .expect("the attempt");
+    assert!(!attempt.served, "{attempt:?}");
+    assert_eq!(attempt.packets_on_wire, 0, "{attempt:?}");
 }
 
 fn assert_allowed(attempt: &Attempt) {

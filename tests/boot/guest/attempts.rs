@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use e2e::boot::report::Attempt;
 use e2e::daemon::Daemon;
 use e2e::packet::{Seen, flags};
-use e2e::topology::{API, Asker, EVIL, Family, NAMELESS, OLD, Site};
+use e2e::topology::{API, Asker, EVIL, Family, NAMELESS, OLD, RECORDER, Site};
 use e2e::wait;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 
@@ -134,6 +134,32 @@ pub(crate) const PLANS: [Plan; 12] = [
     },
 ];
 
+/// Dials an allowed server while no daemon runs; the ruleset is all there is.
+pub(crate) fn without_daemon(world: &World) -> Result<Attempt> {
+    let to = RECORDER.at(Family::V4, HTTPS);
+    let dialled = || {
+        world
+            .outside
+            .matching(|seen| seen.protocol == 6 && seen.to == to)
+    };
+    let before = dialled().len();
+    let started = Instant::now();
+    let answer = world
+        .topology
+        .client
+        .enter(|| TcpStream::connect_timeout(&to, UNANSWERED_LIMIT))?;
+    let fresh = dialled().split_off(before);
+    Ok(Attempt {
+        name: "without_daemon".to_owned(),
+        served: answer.is_ok(),
+        elapsed_ms: u64::try_from(started.elapsed().as_millis())?,
+        packets_on_wire: u64::try_from(fresh.len())?,
+        payload_on_wire: 0,
+        resets_on_wire: 0,
+        log: Vec::new(),
+    })
+}
+
 impl Plan {
     /// Makes the attempt from `port` and collects what each place saw of it.
     pub(crate) fn run(&self, world: &World, daemon: &Daemon<'_>, port: u16) -> Result<Attempt> {
@@ -249,5 +275,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 const SUCCESS: &[u8] = b"HTTP/1.0 200";
 /// The longest a client may take; refusals end theirs at once.
 const CLIENT_LIMIT: Duration = Duration::from_secs(8);
+/// Long enough for two repetitions of a SYN.
+const UNANSWERED_LIMIT: Duration = Duration::from_millis(3_500);
 /// How long the log may lag behind a client's end.
 const LOG_LIMIT: Duration = Duration::from_secs(3);

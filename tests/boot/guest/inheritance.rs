@@ -178,8 +178,11 @@ impl Attack {
             }
             Variant::FragmentedReset => {
                 flow.cast_doubt()?;
-                let reset = flow.segment(flags::RST);
-                for fragment in reset.fragments(16, flow.tcp.local.port()) {
+                let mut reset = flow.segment(flags::RST);
+                // Long enough to be cut behind the header's fixed part: IPv6 wants it whole in the first fragment
+                // (RFC 8200, section 4.5).
+                reset.options = vec![1; 12];
+                for fragment in reset.fragments(24, flow.tcp.local.port()) {
                     flow.host.send(&fragment)?;
                 }
                 Ok(())

@@ -1,11 +1,14 @@
 //! The lab's three namespaces with servers in them, and what the firewall's kernel says about flows.
 
 use std::fs;
+use std::net::TcpStream;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use e2e::capture::Capture;
 use e2e::peer::{Authority, TlsServer};
 use e2e::topology::{API, FAMILIES, Family, NAMELESS, OLD, RECORDER, Topology};
+use e2e::wait;
 
 use crate::application::Application;
 
@@ -69,6 +72,26 @@ impl World {
         })
     }
 
+    /// Dials every allowed server until the firewall lets it through: an emulated machine may take longer to learn a
+    /// name's addresses than a first packet is held.
+    pub(crate) fn warm_up(&self) -> Result<()> {
+        let mut addresses = vec![API.at(Family::V4, HTTPS), API.at(Family::V6, HTTPS)];
+        addresses.extend(FAMILIES.map(|family| RECORDER.at(family, HTTPS)));
+        addresses.push(OLD.at(Family::V4, HTTPS));
+        for address in addresses {
+            let dial = || {
+                let dialled = TcpStream::connect_timeout(&address, Duration::from_secs(5));
+                dialled.is_ok()
+            };
+            let through = || self.topology.client.enter(dial).unwrap_or(false);
+            ensure!(
+                wait::holds(WARM_UP_LIMIT, through),
+                "{address} could not be reached"
+            );
+        }
+        Ok(())
+    }
+
     /// The conntrack entry of the flow from a client's port to [`HTTPS`], in the kernel's words; empty without one.
     pub(crate) fn entry(&self, port: u16) -> Result<String> {
         let table = self.firewall_file("nf_conntrack")?;
@@ -114,6 +137,8 @@ impl World {
         }
     }
 }
+
+const WARM_UP_LIMIT: Duration = Duration::from_secs(15);
 
 const FORWARD_COUNTER: &str = "table inet boot_probe { counter forwarded { }; \
      chain forward { type filter hook forward priority -500; counter name forwarded; }; }";

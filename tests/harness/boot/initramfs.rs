@@ -83,7 +83,7 @@ pub(super) fn build(work: &Path, kernel: &Kernel, programs: &Programs<'_>) -> Re
     }
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
     copy(Path::new("/bin/busybox"), &root.join("bin/busybox"))?;
-    for applet in ["sh", "mount", "poweroff", "sleep", "tee"] {
+    for applet in ["sh", "ln", "mount", "poweroff", "sleep", "tee"] {
         symlink("busybox", root.join("bin").join(applet))?;
     }
     for tool in TOOLS {
