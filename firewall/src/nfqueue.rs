@@ -142,7 +142,9 @@ impl Queue {
         };
         // The kernel says EPERM both for a missing privilege and for a queue that is taken; asking
         // for nothing first tells them apart.
-        configure("privilege", &|w| w.attribute(CFG_CMD, &[CMD_NOTHING, 0, 0, 0]))?;
+        configure("privilege", &|w| {
+            w.attribute(CFG_CMD, &[CMD_NOTHING, 0, 0, 0])
+        })?;
         // struct nfqnl_msg_config_cmd: command, padding, protocol family (ignored since Linux 3.8).
         configure("bind", &|w| w.attribute(CFG_CMD, &[CMD_BIND, 0, 0, 0]))?;
         configure("flags", &|w| {

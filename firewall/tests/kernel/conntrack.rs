@@ -34,7 +34,11 @@ fn entries_are_read_marked_and_deleted_by_their_original_tuple() {
             assert!(entry.timestamps.start_ns > 0);
 
             // Only the bits under the mask change.
-            assert!(table.set_mark(&flow, marks::CT_KILL, marks::CT_KILL).unwrap());
+            assert!(
+                table
+                    .set_mark(&flow, marks::CT_KILL, marks::CT_KILL)
+                    .unwrap()
+            );
             let entry = table.get(&flow).unwrap().unwrap();
             assert_eq!(entry.mark, marks::judged(7) | marks::CT_KILL);
 
@@ -43,7 +47,9 @@ fn entries_are_read_marked_and_deleted_by_their_original_tuple() {
                 mask: marks::CT_KILL,
             };
             let mut dumped = Vec::new();
-            table.dump(Some(filter), |entry| dumped.push(entry.original)).unwrap();
+            table
+                .dump(Some(filter), |entry| dumped.push(entry.original))
+                .unwrap();
             assert_eq!(dumped, [flow]);
 
             assert!(table.delete(&flow).unwrap());
@@ -107,7 +113,10 @@ fn end_of_a_flow_is_reported_with_its_counts() {
                 assert!(!report.overrun && report.unreadable == 0);
                 ended.iter().any(|entry| entry.original == flow)
             });
-            ended.into_iter().find(|entry| entry.original == flow).unwrap()
+            ended
+                .into_iter()
+                .find(|entry| entry.original == flow)
+                .unwrap()
         });
         listening.recv().unwrap();
         stream.write_all(&[b'x'; 1_000]).unwrap();

@@ -118,7 +118,12 @@ fn refused_datagrams_are_answered_at_once_and_every_time() {
         });
         assert_eq!(refused, 60, "family {family}");
     }
-    assert!(decider.classes().iter().all(|class| *class == QueueClass::NonTcp));
+    assert!(
+        decider
+            .classes()
+            .iter()
+            .all(|class| *class == QueueClass::NonTcp)
+    );
     assert_eq!(world.counted("refused"), 120);
 }
 
@@ -136,7 +141,9 @@ fn refusals_beyond_the_limit_are_silent() {
             socket.send_to(b"x", at(SERVER[V4], 443)).unwrap();
         }
     });
-    eventually("the rest is dropped", || world.counted("refusal_limit") >= 40);
+    eventually("the rest is dropped", || {
+        world.counted("refusal_limit") >= 40
+    });
     assert!(world.counted("refused") >= 10);
 }
 
@@ -156,7 +163,9 @@ fn new_flows_beyond_the_limit_do_not_reach_the_queue() {
             }
         }
     });
-    eventually("the rest is dropped", || world.counted("new_flow_limit") >= 80);
+    eventually("the rest is dropped", || {
+        world.counted("new_flow_limit") >= 80
+    });
     assert!(decider.classes().len() <= 40);
 }
 
@@ -232,7 +241,10 @@ fn kill_probe_makes_an_idle_server_tell_its_numbers() {
         let hello = tcp(&decider.packets(QueueClass::Original)[0]).unwrap().0;
         let next = hello.sequence_number.wrapping_add(5);
         assert_eq!(challenge.acknowledgment_number, next);
-        assert_eq!(challenge.sequence_number, hello.acknowledgment_number.wrapping_add(5));
+        assert_eq!(
+            challenge.sequence_number,
+            hello.acknowledgment_number.wrapping_add(5)
+        );
         // And what the client says next is not carried any more.
         stream.write_all(b"more!").unwrap();
         assert!(stream.read(&mut [0; 5]).is_err());
@@ -271,7 +283,9 @@ fn bare_syn_on_an_old_entry_is_queued_as_such_and_starts_afresh_after_a_delete()
         });
         let before = decider.packets(QueueClass::Syn).len();
         syn.send(&world);
-        eventually("the SYN is new", || decider.packets(QueueClass::Syn).len() > before);
+        eventually("the SYN is new", || {
+            decider.packets(QueueClass::Syn).len() > before
+        });
         // What is left of the old connection has no entry of its own any more.
         let mut ack = syn.clone();
         ack.flags = ACK;

@@ -68,7 +68,10 @@ fn ruleset_reads_back_equal() {
         Layout {
             queues: 4,
             uplink: Some("up0".to_owned()),
-            served: vec!["10.77.1.0/24".parse().unwrap(), "fd77:1::/64".parse().unwrap()],
+            served: vec![
+                "10.77.1.0/24".parse().unwrap(),
+                "fd77:1::/64".parse().unwrap(),
+            ],
             dhcp: false,
             ..layout()
         },
@@ -79,7 +82,10 @@ fn ruleset_reads_back_equal() {
             netfilter::install(&ruleset).unwrap();
             netfilter::check(&ruleset).unwrap();
             netfilter::repair(&ruleset).unwrap();
-            let nets = ["198.18.0.0/15".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+            let nets = [
+                "198.18.0.0/15".parse().unwrap(),
+                "2001:db8::/32".parse().unwrap(),
+            ];
             netfilter::apply("replacing the served prefixes", &replace_served(&nets)).unwrap();
             netfilter::apply("replacing the served prefixes", &replace_served(&[])).unwrap();
             netfilter::verify(&ruleset).unwrap();
@@ -105,7 +111,10 @@ fn foreign_edits_are_found_and_repaired() {
         let ruleset = ruleset.clone();
         world.within(Place::Firewall, move || {
             let found = netfilter::verify(&ruleset);
-            assert!(matches!(found, Err(NetfilterError::NotOurs(_))), "{edit}: {found:?}");
+            assert!(
+                matches!(found, Err(NetfilterError::NotOurs(_))),
+                "{edit}: {found:?}"
+            );
             match netfilter::repair(&ruleset) {
                 Ok(()) => {}
                 // A chain that is not ours takes a new start.
@@ -156,7 +165,10 @@ fn judged_flow_leaves_the_queue_and_survives_the_daemon() {
         let mut stream = dial(&world, family, 443).unwrap();
         assert!(talks(&mut stream));
         let queued = decider.classes();
-        assert_eq!(queued, [QueueClass::Syn, QueueClass::Reply, QueueClass::Original]);
+        assert_eq!(
+            queued,
+            [QueueClass::Syn, QueueClass::Reply, QueueClass::Original]
+        );
         for _ in 0..200 {
             assert!(talks(&mut stream));
         }
@@ -172,7 +184,10 @@ fn both_families_are_masqueraded_and_route_is_not() {
     let world = World::new();
     for (egress, seen) in [
         (firewall::ruleset::Ipv6Egress::Masquerade, UPLINK),
-        (firewall::ruleset::Ipv6Egress::Route, [UPLINK[V4], CLIENT[V6]]),
+        (
+            firewall::ruleset::Ipv6Egress::Route,
+            [UPLINK[V4], CLIENT[V6]],
+        ),
     ] {
         world.install(&Layout {
             ipv6_egress: egress,
@@ -180,7 +195,10 @@ fn both_families_are_masqueraded_and_route_is_not() {
         });
         let _decider = world.decide(judging);
         if egress == firewall::ruleset::Ipv6Egress::Route {
-            world.ip(Place::Internet, "-6 route add fd77:1::/64 via 2001:db8:77::1");
+            world.ip(
+                Place::Internet,
+                "-6 route add fd77:1::/64 via 2001:db8:77::1",
+            );
         }
         for family in [V4, V6] {
             let listener = world.within(Place::Internet, move || {
@@ -222,7 +240,10 @@ fn missing_queue_rule_is_a_stop() {
         let mut judged = dial(&world, family, 443).unwrap();
         assert!(talks(&mut judged));
         let mut undecided = dial(&world, family, 443).unwrap();
-        world.run(Place::Firewall, "iptables-nft -t mangle -F; ip6tables-nft -t mangle -F");
+        world.run(
+            Place::Firewall,
+            "iptables-nft -t mangle -F; ip6tables-nft -t mangle -F",
+        );
         let before = world.counted("not_queued");
         assert!(!talks(&mut undecided), "a hello passed unread");
         assert!(dial(&world, family, 443).is_err());
@@ -269,7 +290,8 @@ fn metadata_service_is_for_its_users_only() {
     });
     let attempt = |place, user: u32| {
         let shell = "timeout 0.5 bash -c ': < /dev/tcp/169.254.169.254/80' 2>/dev/null";
-        let command = format!("setpriv --reuid {user} --clear-groups {shell} && echo reached || true");
+        let command =
+            format!("setpriv --reuid {user} --clear-groups {shell} && echo reached || true");
         world.run(place, &command).contains("reached")
     };
     assert!(attempt(Place::Firewall, user));

@@ -10,7 +10,9 @@ use firewall::raw::{RawSender, Segment, SegmentKind};
 
 use crate::ruleset::{dial, echo, judging};
 use crate::wire::{ACK, Crafted, FIN, RST, SYN, Tap, echo_request, send, send_from, tcp};
-use crate::world::{Answer, CLIENT, Decider, Place, SERVER, UPLINK, V4, V6, World, at, eventually, layout};
+use crate::world::{
+    Answer, CLIENT, Decider, Place, SERVER, UPLINK, V4, V6, World, at, eventually, layout,
+};
 
 /// Lets what was sent arrive, if it ever does.
 fn settle() {
@@ -179,7 +181,9 @@ fn handshake_keeps_four_options_and_loses_multipath_and_fast_open() {
         let mut syn = Crafted::new(at(CLIENT[family], 41_200), at(SERVER[family], 9), SYN);
         syn.options = PLAIN.to_vec();
         // Multipath TCP's MP_CAPABLE, an empty fast-open option, an experiment, an unknown one.
-        syn.options.extend([30, 4, 0x01, 0x01, 34, 2, 254, 6, 0xf9, 0x89, b'e', b'x', 77, 2, 1, 1]);
+        syn.options.extend([
+            30, 4, 0x01, 0x01, 34, 2, 254, 6, 0xf9, 0x89, b'e', b'x', 77, 2, 1, 1,
+        ]);
         syn.send(&world);
         eventually("the SYN arrives", || !tap.segments().is_empty());
         let arrived = tap.segments()[0].0.clone();
@@ -245,7 +249,9 @@ fn option_of_a_false_length_is_dropped() {
     let tap = Tap::open(&world, Place::Internet);
     let _decider = world.decide(judging);
     let mut syn = Crafted::new(at(CLIENT[V4], 41_300), at(SERVER[V4], 9), SYN);
-    syn.options = vec![2, 12, 5, 180, b'c', b'o', b'v', b'e', b'r', b't', b'!', b'!'];
+    syn.options = vec![
+        2, 12, 5, 180, b'c', b'o', b'v', b'e', b'r', b't', b'!', b'!',
+    ];
     syn.send(&world);
     settle();
     assert!(tap.segments().is_empty());
@@ -304,12 +310,18 @@ fn never_resets(world: &World) {
 fn strangers_towards_a_client_are_dropped_silently() {
     let world = World::new();
     world.install(&firewall::ruleset::Layout {
-        served: vec!["10.77.1.0/24".parse().unwrap(), "fd77:1::/64".parse().unwrap()],
+        served: vec![
+            "10.77.1.0/24".parse().unwrap(),
+            "fd77:1::/64".parse().unwrap(),
+        ],
         ..layout()
     });
     let decider = world.decide(judging);
     world.ip(Place::Internet, "route add 10.77.1.0/24 via 203.0.113.1");
-    world.ip(Place::Internet, "-6 route add fd77:1::/64 via 2001:db8:77::1");
+    world.ip(
+        Place::Internet,
+        "-6 route add fd77:1::/64 via 2001:db8:77::1",
+    );
     let tap = Tap::open(&world, Place::Internet);
     world.within(Place::Internet, || {
         for family in [V4, V6] {
@@ -405,7 +417,9 @@ fn path_mtu_errors_reach_an_undecided_client() {
     send_from(&world, Place::Internet, UPLINK[V4].parse().unwrap(), packet);
     eventually("the error arrives", || {
         let packets = tap.packets();
-        packets.iter().any(|p| p.get(9) == Some(&1) && p.get(20..22) == Some(&[3, 4]))
+        packets
+            .iter()
+            .any(|p| p.get(9) == Some(&1) && p.get(20..22) == Some(&[3, 4]))
     });
 }
 

@@ -196,7 +196,12 @@ fn open_packet_socket() -> OwnedFd {
         SockProtocol::EthAll,
     )
     .unwrap();
-    setsockopt(&packets, sockopt::ReceiveTimeout, &TimeVal::milliseconds(20)).unwrap();
+    setsockopt(
+        &packets,
+        sockopt::ReceiveTimeout,
+        &TimeVal::milliseconds(20),
+    )
+    .unwrap();
     packets
 }
 
@@ -207,7 +212,11 @@ pub(crate) fn tcp(bytes: &[u8]) -> Option<(TcpHeader, Vec<u8>)> {
         6 => 40,
         _ => return None,
     };
-    let protocol = if header == 40 && bytes[0] >> 4 == 6 { bytes[6] } else { bytes[9] };
+    let protocol = if header == 40 && bytes[0] >> 4 == 6 {
+        bytes[6]
+    } else {
+        bytes[9]
+    };
     if protocol != 6 {
         return None;
     }

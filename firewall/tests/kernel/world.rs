@@ -61,8 +61,16 @@ impl World {
         for (place, interface, addresses) in [
             (Place::Client, "fw0", ["10.77.1.2/24", "fd77:1::2/64"]),
             (Place::Firewall, "cl0", ["10.77.1.1/24", "fd77:1::1/64"]),
-            (Place::Firewall, "up0", ["203.0.113.1/24", "2001:db8:77::1/64"]),
-            (Place::Internet, "fw0", ["203.0.113.2/24", "2001:db8:77::2/64"]),
+            (
+                Place::Firewall,
+                "up0",
+                ["203.0.113.1/24", "2001:db8:77::1/64"],
+            ),
+            (
+                Place::Internet,
+                "fw0",
+                ["203.0.113.2/24", "2001:db8:77::2/64"],
+            ),
         ] {
             for address in addresses {
                 world.ip(place, &format!("address add {address} dev {interface}"));
