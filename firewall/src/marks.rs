@@ -79,10 +79,6 @@ impl QueueClass {
 
 /// The packet mark (and so, later, the ct mark) of a flow judged under `generation`; only its low 16 bits fit.
 #[must_use]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "masked to 16 bits before the conversion"
-)]
 pub const fn judged(generation: u64) -> u32 {
     (((generation & 0xffff) as u32) << GENERATION_SHIFT) | VERDICT_JUDGED
 }

@@ -23,7 +23,7 @@ pub enum NetfilterError {
     #[error("{program} is not installed (Debian package {package})")]
     NotInstalled {
         /// The program.
-        program: String,
+        program: &'static str,
         /// The package that has it.
         package: &'static str,
     },
@@ -191,10 +191,7 @@ fn transact(
     batch: &Value,
     arguments: &[&str],
 ) -> Result<(), NetfilterError> {
-    let refuse = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => not_installed(NFT.to_owned()),
-        _ => refused(operation, &error.to_string()),
-    };
+    let refuse = |error| not_run(operation, NFT, &error);
     let mut child = Command::new(NFT)
         .args(arguments)
         .args(["-j", "-f", "-"])
@@ -233,13 +230,7 @@ fn run(operation: &'static str, command: &ShimCommand) -> Result<(), NetfilterEr
     let output = Command::new(command.program)
         .args(&command.arguments)
         .output()
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => not_installed(command.program.to_owned()),
-            _ => NetfilterError::Refused {
-                operation,
-                message: error.to_string(),
-            },
-        })?;
+        .map_err(|error| not_run(operation, command.program, &error))?;
     if output.status.success() {
         return Ok(());
     }
@@ -248,24 +239,28 @@ fn run(operation: &'static str, command: &ShimCommand) -> Result<(), NetfilterEr
 
 fn explain(operation: &'static str, error: NftablesError) -> NetfilterError {
     match error {
-        NftablesError::NftExecution { program, inner }
-            if inner.kind() == std::io::ErrorKind::NotFound =>
-        {
-            not_installed(program.to_string_lossy().into_owned())
-        }
+        NftablesError::NftExecution { inner, .. } => not_run(operation, NFT, &inner),
         NftablesError::NftFailed { stderr, stdout, .. } => {
             refused(operation, if stderr.is_empty() { &stdout } else { &stderr })
         }
         NftablesError::NftInvalidJson(error) => NetfilterError::Answer(error),
-        other => refused(operation, &other.to_string()),
+        NftablesError::NftOutputEncoding { .. } => refused(operation, &error.to_string()),
     }
 }
 
-fn not_installed(program: String) -> NetfilterError {
-    let package = if program.contains("tables-") {
-        "iptables"
-    } else {
+/// A program that did not even begin.
+fn not_run(
+    operation: &'static str,
+    program: &'static str,
+    error: &std::io::Error,
+) -> NetfilterError {
+    if error.kind() != std::io::ErrorKind::NotFound {
+        return refused(operation, &error.to_string());
+    }
+    let package = if program == NFT {
         "nftables"
+    } else {
+        "iptables"
     };
     NetfilterError::NotInstalled { program, package }
 }
@@ -279,4 +274,46 @@ fn refused(operation: &'static str, message: &str) -> NetfilterError {
         return NetfilterError::Unsupported(message);
     }
     NetfilterError::Refused { operation, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_says_becomes_what_is_missing() {
+        let said = |message| refused("installing the ruleset", message);
+        assert!(matches!(
+            said("netlink: Error: cache initialization failed: Operation not permitted\n"),
+            NetfilterError::Privilege
+        ));
+        assert!(matches!(
+            said("internal:0:0-0: Error: Could not process rule: No such file or directory"),
+            NetfilterError::Unsupported(_)
+        ));
+        let other = said("one\ntwo\n");
+        assert_eq!(other.to_string(), "installing the ruleset: one; two");
+    }
+
+    #[test]
+    fn missing_program_is_named_with_its_package() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let nft = not_run("installing the ruleset", NFT, &missing);
+        assert_eq!(
+            nft.to_string(),
+            "nft is not installed (Debian package nftables)"
+        );
+        let shim = not_run("installing the queue rule", "ip6tables-nft", &missing);
+        assert!(shim.to_string().ends_with("(Debian package iptables)"));
+    }
+
+    #[test]
+    fn not_ours_says_how_much_and_what_first() {
+        let error = NetfilterError::NotOurs(vec![
+            Difference::Foreign("a rule".to_owned()),
+            Difference::Missing("another".to_owned()),
+        ]);
+        let text = "the ruleset in the kernel is not ours (2 differences, first foreign: a rule)";
+        assert_eq!(error.to_string(), text);
+    }
 }

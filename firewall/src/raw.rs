@@ -142,9 +142,11 @@ fn open(family: AddressFamily) -> nix::Result<OwnedFd> {
 }
 
 fn opening(family: &'static str) -> impl FnOnce(Errno) -> RawError {
-    move |errno| match errno {
-        Errno::EPERM | Errno::EACCES => RawError::Privilege,
-        other => RawError::Open(family, other.into()),
+    move |errno| {
+        if [Errno::EPERM, Errno::EACCES].contains(&errno) {
+            return RawError::Privilege;
+        }
+        RawError::Open(family, errno.into())
     }
 }
 

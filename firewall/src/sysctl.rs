@@ -118,12 +118,11 @@ impl Sysctls {
     pub fn assert(&self, plan: Vec<Setting>) -> Vec<Finding> {
         plan.into_iter()
             .map(|setting| {
-                let outcome = self
-                    .assert_one(&setting)
-                    .unwrap_or_else(|e| match e.kind() {
-                        io::ErrorKind::NotFound => Outcome::Missing,
-                        _ => Outcome::Refused(e),
-                    });
+                let outcome = match self.assert_one(&setting) {
+                    Ok(outcome) => outcome,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => Outcome::Missing,
+                    Err(e) => Outcome::Refused(e),
+                };
                 Finding { setting, outcome }
             })
             .collect()

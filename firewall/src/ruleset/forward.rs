@@ -59,10 +59,10 @@ pub(super) fn render(builder: &mut Builder, layout: &Layout) {
 }
 
 fn dropped(builder: &mut Builder, comment: &str, counter: Counter, when: Vec<Statement>) {
-    early_or(builder, "early", comment, counter, when);
+    dropped_in(builder, "early", comment, counter, when);
 }
 
-fn early_or(
+fn dropped_in(
     builder: &mut Builder,
     chain: &str,
     comment: &str,
@@ -142,10 +142,7 @@ fn strangers(builder: &mut Builder, layout: &Layout) {
 
 /// A verdict belongs to one connection, not to a 5-tuple.
 fn incarnations(builder: &mut Builder) {
-    let bare_syn = || {
-        let flags = json!(["fin", "syn", "rst", "ack"]);
-        equal(and(field("tcp", "flags"), flags), "syn")
-    };
+    let bare_syn = || handshake(json!("syn"));
     let when = vec![bare_syn(), reply()];
     dropped(builder, "split handshake", Counter::SplitHandshake, when);
     let stale = [bare_syn(), differ_state_new(), jump(limit::NEW_FLOWS)];
@@ -187,26 +184,24 @@ fn differ_state_new() -> Statement {
     differ(ct("state"), "new")
 }
 
+/// The flags that make a handshake, and their values.
+fn handshake(value: Value) -> Statement {
+    let mask = json!(["fin", "syn", "rst", "ack"]);
+    equal(and(field("tcp", "flags"), mask), value)
+}
+
+/// Queued under this class.
+fn class(class: u32) -> [Statement; 2] {
+    [set_packet_mark(class), accept()]
+}
+
 fn undecided_tcp(builder: &mut Builder) {
     let chain = "undecided_tcp";
-    let flags = || field("tcp", "flags");
-    let handshake = |value: Value| {
-        let mask = json!(["fin", "syn", "rst", "ack"]);
-        equal(and(flags(), mask), value)
-    };
-    let class = |class| [set_packet_mark(class), accept()];
+    let bare_syn = || handshake(json!("syn"));
     builder.rule(chain, "plain TCP only", [jump(options::CHAIN)]);
-    builder.rule(
-        chain,
-        "per source",
-        [handshake(json!("syn")), jump(limit::NEW_FLOWS)],
-    );
+    builder.rule(chain, "per source", [bare_syn(), jump(limit::NEW_FLOWS)]);
     let [mark, end] = class(CLASS_SYN);
-    builder.rule(
-        chain,
-        "may the address be dialled",
-        [handshake(json!("syn")), mark, end],
-    );
+    builder.rule(chain, "may the address be dialled", [bare_syn(), mark, end]);
     let both = handshake(json!(["syn", "ack"]));
     let [mark, end] = class(CLASS_REPLY);
     builder.rule(
@@ -214,8 +209,9 @@ fn undecided_tcp(builder: &mut Builder) {
         "gives both initial numbers",
         [both, reply(), mark, end],
     );
+    let flags = || field("tcp", "flags");
     let when = vec![any_flag(flags(), &["syn"])];
-    early_or(
+    dropped_in(
         builder,
         chain,
         "no handshake of TCP's",
@@ -236,9 +232,15 @@ fn undecided_tcp(builder: &mut Builder) {
             [direction, payload, mark, end],
         );
     }
+    bare_acknowledgements(builder, chain);
+}
+
+/// The one thing that passes unread. Its length is bounded as well: should a packet's payload ever
+/// not be found, no more than a header's worth goes with it.
+fn bare_acknowledgements(builder: &mut Builder, chain: &str) {
     for (protocol, hops) in [("ip", "ttl"), ("ip6", "hoplimit")] {
         let when = vec![original(), below(field(protocol, hops), MIN_HOP_LIMIT)];
-        early_or(
+        dropped_in(
             builder,
             chain,
             "dies on the way",
@@ -249,7 +251,7 @@ fn undecided_tcp(builder: &mut Builder) {
     for (family, longest) in [(ipv4(), MAX_BARE_ACK_V4), (ipv6(), MAX_BARE_ACK_V6)] {
         let statements = [
             ct_state(&["established"]),
-            equal(and(flags(), json!(["fin", "syn", "rst", "ack"])), "ack"),
+            handshake(json!("ack")),
             family,
             at_most(meta("length"), longest),
             set_packet_mark(UNQUEUED),
@@ -264,15 +266,14 @@ fn undecided_other(builder: &mut Builder) {
     for protocol in ["icmp", "icmpv6"] {
         let echo = set_of([json!("echo-request"), json!("echo-reply")]);
         let when = vec![differ(field(protocol, "type"), echo)];
-        early_or(builder, chain, "no echo", Counter::Icmp, when);
+        dropped_in(builder, chain, "no echo", Counter::Icmp, when);
     }
     builder.rule(
         chain,
         "per source",
         [ct_state(&["new"]), jump(limit::NEW_FLOWS)],
     );
-    let class = [set_packet_mark(CLASS_NON_TCP), accept()];
-    builder.rule(chain, "judged by its first packet", class);
+    builder.rule(chain, "judged by its first packet", class(CLASS_NON_TCP));
 }
 
 /// Errors about tracked flows. Inbound ones pass, for the flow would hang without them; outbound
@@ -305,7 +306,7 @@ fn icmp_errors(builder: &mut Builder) {
         ]);
         builder.rule(chain, "outbound, of a judged flow", statements);
     }
-    early_or(builder, chain, "any other error", Counter::Icmp, vec![]);
+    dropped_in(builder, chain, "any other error", Counter::Icmp, vec![]);
 }
 
 /// Accepts positive evidence only.
@@ -313,10 +314,10 @@ fn decide(builder: &mut Builder, layout: &Layout) {
     let chain = "decide";
     let when = vec![packet_marked(CLASS_MASK)];
     let why = "should have been queued: a missing queue rule is a stop";
-    early_or(builder, chain, why, Counter::NotQueued, when);
+    dropped_in(builder, chain, why, Counter::NotQueued, when);
     // A verdict given before the flow was ended may still be under way.
     let when = vec![ct_mark(CT_KILL, CT_KILL)];
-    early_or(builder, chain, "being ended", Counter::Killed, when);
+    dropped_in(builder, chain, "being ended", Counter::Killed, when);
     if !layout.flowtable.is_empty() {
         let judged = ct_mark(VERDICT_MASK, VERDICT_JUDGED);
         let flows = equal(meta("l4proto"), set_of([TCP, UDP].map(Value::from)));
@@ -348,7 +349,7 @@ fn decide(builder: &mut Builder, layout: &Layout) {
     builder.rule(chain, "refused", statements);
     let statements = [packet_mark(UNQUEUED, UNQUEUED), accept()];
     builder.rule(chain, "carries nothing to judge", statements);
-    early_or(builder, chain, "no evidence", Counter::Undecided, vec![]);
+    dropped_in(builder, chain, "no evidence", Counter::Undecided, vec![]);
 }
 
 fn refuse(builder: &mut Builder) {

@@ -58,15 +58,9 @@ fn object(object: &Value) -> Value {
 
 /// `dynamic` is implied by a rule that adds elements and printed by newer versions only.
 fn set_flags(flags: &Value) -> Value {
-    let mut flags: Vec<&str> = match flags {
-        Value::String(one) => vec![one],
-        several => several
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect(),
-    };
+    let one = flags.as_str().into_iter();
+    let several = flags.as_array().into_iter().flatten();
+    let mut flags: Vec<&str> = one.chain(several.filter_map(Value::as_str)).collect();
     flags.retain(|flag| *flag != "dynamic");
     flags.sort_unstable();
     json!(flags)
@@ -76,7 +70,7 @@ fn value(any: &Value) -> Value {
     match any {
         Value::Array(items) => Value::Array(items.iter().map(value).collect()),
         Value::Object(fields) => fields_of(fields),
-        plain => plain.clone(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => any.clone(),
     }
 }
 

@@ -231,10 +231,13 @@ pub(crate) enum Answer {
     Hold,
 }
 
+/// What was queued, in order.
+type Seen = Mutex<Vec<(QueueClass, Vec<u8>)>>;
+
 /// A thread that serves the queue.
 pub(crate) struct Decider {
     stop: Arc<AtomicBool>,
-    seen: Arc<Mutex<Vec<(QueueClass, Vec<u8>)>>>,
+    seen: Arc<Seen>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -269,7 +272,7 @@ fn serve(
     queue: &Queue,
     mut judge: impl FnMut(QueueClass, &[u8]) -> Answer,
     stop: &AtomicBool,
-    seen: &Mutex<Vec<(QueueClass, Vec<u8>)>>,
+    seen: &Seen,
 ) {
     let mut batch = Batch::new();
     let mut verdicts = VerdictBatch::new(0, 64);
