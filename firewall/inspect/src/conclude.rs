@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use policy::{AppProto, Reason};
 
+use crate::claim::Claim;
 use crate::decided::Fate;
 use crate::env::Env;
 use crate::flow::{FlowKey, Side};
@@ -127,9 +128,19 @@ impl Inspector {
         self.end(env, flow, Fate::Refused);
     }
 
-    /// Refuses a flow for what its packets are, not for what they say.
-    pub(crate) fn refuse_for(&mut self, env: &Env<'_>, flow: Box<Flow>, reason: Reason) {
-        let (category, facts) = self.facts_so_far(&flow);
+    /// Refuses a flow for what the packets of one side are, not for what they say.
+    pub(crate) fn refuse_for(
+        &mut self,
+        env: &Env<'_>,
+        flow: Box<Flow>,
+        side: Side,
+        reason: Reason,
+    ) {
+        let category = match side {
+            Side::Client => Category::Client,
+            Side::Server => Category::Server,
+        };
+        let facts = facts_so_far(&flow);
         let ruling = Ruling::refusal(env, flow.key.client.ip(), reason);
         self.refuse(env, flow, category, &ruling, &facts);
     }
@@ -222,26 +233,6 @@ impl Inspector {
         }));
     }
 
-    /// What can be said of a flow at whatever stage it is.
-    fn facts_so_far(&self, flow: &Flow) -> (Category, Facts) {
-        match &flow.stage {
-            Stage::AwaitingBinding { claim, .. } => (Category::Client, claim.facts()),
-            Stage::Conversing(talk) => {
-                let category = if talk.answered {
-                    Category::Client
-                } else {
-                    Category::Server
-                };
-                (category, talk.facts())
-            }
-            Stage::Http(http) => (Category::Client, http.facts()),
-            Stage::HeldSyn { .. }
-            | Stage::AwaitingSynAck
-            | Stage::AwaitingClient
-            | Stage::Moving => (Category::Client, Facts::default()),
-        }
-    }
-
     /// Closes what both ends have closed, keeps the rest.
     pub(crate) fn keep(&mut self, env: &Env<'_>, flow: Box<Flow>) {
         debug_assert!(!matches!(flow.stage, Stage::Moving), "a stage went missing");
@@ -281,5 +272,16 @@ impl Inspector {
             return None;
         }
         Some(flow)
+    }
+}
+
+/// What can be said of a flow at whatever stage it is.
+fn facts_so_far(flow: &Flow) -> Facts {
+    match &flow.stage {
+        Stage::AwaitingBinding { claim, .. } => claim.facts(),
+        Stage::Conversing(talk) => talk.facts(),
+        Stage::Http(http) => http.facts(),
+        Stage::AwaitingClient => Claim::read_partial(flow.client.stream.contiguous()),
+        Stage::HeldSyn { .. } | Stage::AwaitingSynAck | Stage::Moving => Facts::default(),
     }
 }

@@ -55,7 +55,7 @@ impl Inspector {
     pub(crate) fn converse(&mut self, env: &Env<'_>, mut flow: Box<Flow>, side: Side) {
         let Stage::Conversing(mut talk) = flow.take_stage() else {
             debug_assert!(false, "only an allowed flow converses");
-            return self.refuse_for(env, flow, Reason::Internal);
+            return self.refuse_for(env, flow, Side::Client, Reason::Internal);
         };
         // Bytes of the other side may have waited for these: a client that spoke second, a
         // server whose identification came first.

@@ -19,6 +19,8 @@ pub struct Counters {
     pub suppressed: u64,
     /// Flows handed to the kernel.
     pub judged: u64,
+    /// Packets of a client whose SYN/ACK has not been seen: its answers take another way.
+    pub asymmetric: u64,
     /// Packets dropped as repeats of one that is held, out of window or otherwise pointless.
     pub dropped: u64,
 }

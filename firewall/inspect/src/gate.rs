@@ -12,8 +12,8 @@ use crate::flow::{FlowKey, Side};
 use crate::inspector::Inspector;
 use crate::output::{Output, Query, Verdict, Why};
 use crate::packet::Segment;
-use crate::record::{Category, Outcome};
-use crate::ruling::{Question, Ruling, is_off_limits, rule};
+use crate::record::Category;
+use crate::ruling::{Question, Ruling, allows, is_off_limits};
 use crate::seq::Seq;
 use crate::stage::{Flow, Half, Stage};
 use crate::unknown::Patience;
@@ -45,12 +45,17 @@ impl Inspector {
     }
 
     /// A SYN on an older entry: a verdict belongs to one connection, not to a 5-tuple.
-    pub(crate) fn stale_syn(&mut self, token: u32, key: FlowKey) {
-        self.decided.forget(&key);
+    pub(crate) fn stale_syn(&mut self, token: u32, key: FlowKey, segment: &Segment<'_>) {
+        self.answer(token, Verdict::Drop);
         if let Some(flow) = self.table.take(&key) {
+            // The SYN of this very connection, sent again before its SYN/ACK came back: the
+            // server has it, and ending the flow would leave the client connected to nothing.
+            if flow.client.stream.at_start() == segment.seq.plus(1) {
+                return self.table.put(flow);
+            }
             self.abandon(flow);
         }
-        self.answer(token, Verdict::Drop);
+        self.decided.forget(&key);
         self.outputs.push_back(Output::Forget(key));
     }
 
@@ -231,7 +236,7 @@ impl Inspector {
         let door = self.door(env, &flow.key);
         let Stage::HeldSyn { token, lookups } = flow.take_stage() else {
             debug_assert!(false, "only a held SYN is retried");
-            return self.refuse_for(env, flow, Reason::Internal);
+            return self.refuse_for(env, flow, Side::Client, Reason::Internal);
         };
         match door {
             Door::Open => {
@@ -254,11 +259,11 @@ impl Inspector {
                 } else {
                     Reason::AddressNotOfName
                 };
-                self.refuse_for(env, flow, reason);
+                self.refuse_for(env, flow, Side::Client, reason);
             }
             Door::Shut(reason) => {
                 flow.stage = Stage::HeldSyn { token, lookups };
-                self.refuse_for(env, flow, reason);
+                self.refuse_for(env, flow, Side::Client, reason);
             }
         }
     }
@@ -296,7 +301,7 @@ impl Inspector {
         self.answer(token, if repeat { Verdict::Pass } else { Verdict::Drop });
         if flow.is_connected() && answers && !repeat {
             // The same SYN answered twice with different numbers.
-            return self.refuse_for(env, flow, Reason::TcpState);
+            return self.refuse_for(env, flow, Side::Client, Reason::TcpState);
         }
         self.table.put(flow);
     }
@@ -307,23 +312,21 @@ fn bound_name_allowed(env: &Env<'_>, key: &FlowKey) -> bool {
     let mut allowed = false;
     env.bindings
         .names_of(key.server.ip(), env.now, &mut |name| {
+            let reaches = |proto| {
+                let question = Question {
+                    client: key.client.ip(),
+                    server: key.server,
+                    transport: Transport::Tcp,
+                    proto,
+                    name: Some(name),
+                    bound: true,
+                };
+                allows(env, &question)
+            };
             allowed = allowed
                 || [AppProto::Tls, AppProto::Ssh, AppProto::Http]
                     .into_iter()
-                    .any(|proto| {
-                        let ruling = rule(
-                            env,
-                            &Question {
-                                client: key.client.ip(),
-                                server: key.server,
-                                transport: Transport::Tcp,
-                                proto,
-                                name: Some(name),
-                                bound: true,
-                            },
-                        );
-                        ruling.outcome == Outcome::Allowed
-                    });
+                    .any(reaches);
         });
     allowed
 }

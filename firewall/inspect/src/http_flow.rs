@@ -101,7 +101,7 @@ impl Inspector {
     pub(crate) fn advance_http(&mut self, env: &Env<'_>, mut flow: Box<Flow>, side: Side) {
         let Stage::Http(mut http) = flow.take_stage() else {
             debug_assert!(false, "only an HTTP flow is advanced as one");
-            return self.refuse_for(env, flow, Reason::Internal);
+            return self.refuse_for(env, flow, Side::Client, Reason::Internal);
         };
         flow.deadline = self.http_deadline(env);
         let read = self.read_requests(env, &mut flow, &mut http);

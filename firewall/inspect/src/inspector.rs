@@ -121,7 +121,7 @@ impl Inspector {
         let is_syn = segment.syn && !segment.has_ack && !segment.rst && !segment.fin;
         match (class, fault) {
             (Class::Syn | Class::StaleSyn, None) if !is_syn => self.answer(token, Verdict::Drop),
-            (Class::StaleSyn, _) => self.stale_syn(token, key),
+            (Class::StaleSyn, _) => self.stale_syn(token, key, segment),
             (Class::Syn, Some(reason)) => self.unfit(env, token, key, segment, reason),
             (Class::Syn, None) => self.syn(env, token, key, segment),
             (Class::SynAck, None) if segment.syn && segment.has_ack => {

@@ -151,6 +151,18 @@ fn judge_ssh(env: &Env<'_>, key: &FlowKey, blind: Ruling) -> Judgement {
                 .reachable_names(client, Some(Kind::Ssh), port, 20);
             names.into_iter().cloned().collect()
         });
+    // Under `address_mismatch = observe` a name is allowed although it is not bound.
+    let observed = wanted
+        .first()
+        .map(|name| rule_claim(env, key, AppProto::Ssh, Some(name), false));
+    if let Some(ruling) = observed.filter(|ruling| ruling.is_allowed() && !ruling.is_exerted()) {
+        return Judgement {
+            ruling: refine(env, key, ruling),
+            is_lenient,
+            candidates,
+            wanted,
+        };
+    }
     let nameless = rule_claim(env, key, AppProto::Ssh, None, false);
     let reason = if wanted.is_empty() {
         nameless.reason()
@@ -196,7 +208,7 @@ impl Inspector {
     pub(crate) fn retry_claim(&mut self, env: &Env<'_>, mut flow: Box<Flow>, is_due: bool) {
         let Stage::AwaitingBinding { claim, lookups } = flow.take_stage() else {
             debug_assert!(false, "only a claim is retried");
-            return self.refuse_for(env, flow, Reason::Internal);
+            return self.refuse_for(env, flow, Side::Client, Reason::Internal);
         };
         let mut judgement = judge(env, &flow.key, &claim);
         if judgement.wanted.is_empty() {

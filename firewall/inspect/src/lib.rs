@@ -20,6 +20,7 @@ pub mod output;
 pub mod progress;
 pub mod reader;
 pub mod record;
+pub mod replay;
 pub mod ssh;
 pub mod tls;
 
@@ -53,6 +54,7 @@ pub use limits::Limits;
 pub use output::{Class, Output, Query, Reset, Verdict, Why};
 pub use progress::{Framed, Progress};
 pub use record::{Category, FlowRecord, HttpRecord, Outcome, SeeThruRecord};
+pub use replay::{Replay, ReplayOptions};
 
 #[cfg(test)]
 mod sim;

@@ -3,7 +3,8 @@
 
 use policy::{Name, Reason};
 
-use crate::claim::Claim;
+use crate::conclude::Facts;
+use crate::detect::{Detected, detect};
 use crate::env::{Answer, Env};
 use crate::flow::Side;
 use crate::inspector::Inspector;
@@ -109,7 +110,7 @@ impl Inspector {
         if allowed {
             return Some(flow);
         }
-        self.refuse_for(env, flow, Reason::PolicyChanged);
+        self.refuse_for(env, flow, Side::Client, Reason::PolicyChanged);
         None
     }
 
@@ -131,19 +132,29 @@ impl Inspector {
                 if flow.client.closed && !spoke {
                     return self.close(env, flow);
                 }
-                let facts = Claim::read_partial(flow.client.stream.contiguous());
-                let client = flow.key.client.ip();
-                let ruling = Ruling::refusal(env, client, Reason::HelloIncomplete);
-                self.refuse(env, flow, Category::Client, &ruling, &facts);
+                let blind = rule_blind(env, &flow.key);
+                let unrecognised = detect(flow.client.stream.contiguous()) == Detected::NeedMore;
+                if spoke && unrecognised && blind.is_allowed() {
+                    // No protocol we know, and none is asked for.
+                    let blind = blind.because(Reason::ProtocolUnknown);
+                    self.log(env, &flow.key, Category::Client, &blind, &Facts::default());
+                    return self.hand_over(env, flow, Side::Client);
+                }
+                self.refuse_for(env, flow, Side::Client, Reason::HelloIncomplete);
             }
             Stage::Conversing(talk) => {
                 if talk.answered && flow.half(Side::Server).closed {
                     // The server gave up in clear and closed; its client has not said goodbye.
                     return self.close(env, flow);
                 }
-                self.refuse_for(env, flow, Reason::HelloIncomplete);
+                let side = if talk.answered {
+                    Side::Client
+                } else {
+                    Side::Server
+                };
+                self.refuse_for(env, flow, side, Reason::HelloIncomplete);
             }
-            Stage::Moving => self.refuse_for(env, flow, Reason::Internal),
+            Stage::Moving => self.refuse_for(env, flow, Side::Client, Reason::Internal),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use policy::{AppProto, Ask, HostKeyPin, Name, Reason, Transport};
+use policy::{AppProto, Ask, ClientRef, Decision, HostKeyPin, Name, Reason, Transport};
 
 use crate::env::Env;
 use crate::record::{Outcome, SeeThruRecord};
@@ -85,12 +85,15 @@ impl Ruling {
     }
 }
 
-/// Puts one question to the policy.
-pub(crate) fn rule(env: &Env<'_>, question: &Question<'_>) -> Ruling {
-    let Some(client) = env.policy.client(question.client) else {
-        return rule_unknown(env, question.client);
-    };
-    let decision = env.policy.decide(&Ask {
+/// Puts one question to the policy and keeps nothing but yes or no.
+pub(crate) fn allows(env: &Env<'_>, question: &Question<'_>) -> bool {
+    env.policy
+        .client(question.client)
+        .is_some_and(|client| decide(env, client, question).is_allowed())
+}
+
+fn decide<'p>(env: &Env<'p>, client: ClientRef, question: &Question<'_>) -> Decision<'p> {
+    env.policy.decide(&Ask {
         client,
         transport: question.transport,
         proto: question.proto,
@@ -99,7 +102,15 @@ pub(crate) fn rule(env: &Env<'_>, question: &Question<'_>) -> Ruling {
         dst: question.server.ip(),
         port: question.server.port(),
         date: env.now.date(),
-    });
+    })
+}
+
+/// Puts one question to the policy.
+pub(crate) fn rule(env: &Env<'_>, question: &Question<'_>) -> Ruling {
+    let Some(client) = env.policy.client(question.client) else {
+        return rule_unknown(env, question.client);
+    };
+    let decision = decide(env, client, question);
     let see_thru = decision.see_thru.map(|see_thru| SeeThruRecord {
         exerted: see_thru.exerted,
         gid: see_thru.gid.into(),

@@ -6,6 +6,7 @@ use policy::{AppProto, Reason};
 use crate::claim::Claim;
 use crate::conclude::Facts;
 use crate::decided::Fate;
+use crate::detect::{Detected, detect};
 use crate::env::Env;
 use crate::flow::{FlowKey, Side};
 use crate::inspector::Inspector;
@@ -38,7 +39,7 @@ impl Inspector {
         };
         if let Some(reason) = fault {
             self.answer(token, Verdict::Drop);
-            return self.refuse_for(env, flow, reason);
+            return self.refuse_for(env, flow, side, reason);
         }
         if !flow.is_connected() {
             return self.early(env, token, flow, side, segment);
@@ -90,6 +91,10 @@ impl Inspector {
         if refuses {
             self.answer(token, Verdict::Pass);
             return self.close(env, flow);
+        }
+        if side == Side::Client && matches!(flow.stage, Stage::AwaitingSynAck) {
+            // Its SYN/ACK went another way.
+            self.counters.asymmetric = self.counters.asymmetric.wrapping_add(1);
         }
         self.answer(token, Verdict::Drop);
         self.table.put(flow);
@@ -233,11 +238,11 @@ impl Inspector {
             Placed::Outside => self.outside(env, token, flow, side, segment.seq),
             Placed::Conflict => {
                 self.answer(token, Verdict::Drop);
-                self.refuse_for(env, flow, Reason::TcpOverlap);
+                self.refuse_for(env, flow, side, Reason::TcpOverlap);
             }
             Placed::Straddles | Placed::AfterFin => {
                 self.answer(token, Verdict::Drop);
-                self.refuse_for(env, flow, Reason::TcpState);
+                self.refuse_for(env, flow, side, Reason::TcpState);
             }
         }
     }
@@ -253,7 +258,7 @@ impl Inspector {
             _ => false,
         };
         if in_order && first {
-            return self.refuse_for(env, flow, Reason::HelloTooBig);
+            return self.refuse_for(env, flow, side, Reason::HelloTooBig);
         }
         self.table.put(flow);
     }
@@ -266,13 +271,13 @@ impl Inspector {
             .len()
             .saturating_add(flow.server.held.len());
         if held > self.limits.segments_per_flow {
-            return self.refuse_for(env, flow, Reason::HelloIncomplete);
+            return self.refuse_for(env, flow, side, Reason::HelloIncomplete);
         }
         // The table still counts the flow as it was; what is new in it is one packet.
         let bytes = self.table.bytes().saturating_sub(flow.accounted.bytes);
         let bytes = bytes.saturating_add(flow.footprint().bytes);
         if bytes > self.limits.bytes || self.table.segments() >= self.limits.segments {
-            return self.refuse_for(env, flow, Reason::TableFull);
+            return self.refuse_for(env, flow, side, Reason::TableFull);
         }
         match (&flow.stage, side) {
             (Stage::AwaitingClient, Side::Client) => self.client_spoke(env, flow),
@@ -289,13 +294,26 @@ impl Inspector {
             return self.claimed(env, flow, claim);
         }
         if stream.is_finished() && !stream.contiguous().is_empty() {
-            return self.refuse_for(env, flow, Reason::HelloIncomplete);
+            return self.refuse_for(env, flow, Side::Client, Reason::HelloIncomplete);
+        }
+        if detect(stream.contiguous()) == Detected::NeedMore && !stream.contiguous().is_empty() {
+            return self.barely_spoke(env, flow);
         }
         // A bare FIN, and nothing before it: nothing was said.
         let Some(flow) = self.flush(env, flow, Side::Client) else {
             return;
         };
         self.keep(env, flow);
+    }
+
+    /// Bytes that may yet become one protocol or another. Where any bytes may pass, a client
+    /// that says no more than this is not made to wait for long.
+    fn barely_spoke(&mut self, env: &Env<'_>, mut flow: Box<Flow>) {
+        if rule_blind(env, &flow.key).is_allowed() {
+            let soon = env.now.mono_ms.saturating_add(self.limits.lookup_ms).max(1);
+            flow.deadline = flow.deadline.min(soon);
+        }
+        self.table.put(flow);
     }
 
     /// A server that speaks first: an SSH server may identify itself, whole lines and nothing

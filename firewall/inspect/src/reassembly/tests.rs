@@ -131,7 +131,7 @@ proptest! {
         for (at, len) in cuts {
             let at = at.min(bytes.len() - 1);
             let end = (at + len).min(bytes.len());
-            let placed = s.insert(BASE.plus(at as u32), &bytes[at..end], false, CAP);
+            let placed = s.insert(BASE.plus(u32::try_from(at).unwrap()), &bytes[at..end], false, CAP);
             prop_assert!(matches!(placed, Placed::New | Placed::Repeat));
             prop_assert!(s.bytes() <= bytes.len());
             prop_assert!(bytes.starts_with(s.contiguous()));

@@ -469,3 +469,72 @@ fn row_35_lying_lengths_are_refused() {
     longer[1..4].copy_from_slice(&len[1..]);
     assert_eq!(judged(&record(22, &longer)), Some(Reason::TlsMalformed));
 }
+
+#[test]
+fn row_3_a_tunnel_request_is_no_tls() {
+    let connect = b"CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com\r\n\r\n";
+    assert_eq!(judged(connect), Some(Reason::PlaintextHttp));
+}
+
+#[test]
+fn row_25_a_split_handshake_is_dropped() {
+    let mut world = World::new(ordinary());
+    let conn = Conn::tls();
+    conn.syn(&mut world);
+    let bytes = tcp(conn.server, conn.client, conn.server_isn, 0, SYN, b"");
+    let bare = world.packet(Class::Reply, bytes.clone());
+    assert_eq!(world.verdict(bare), Some(Verdict::Drop));
+    let posing = world.packet(Class::SynAck, bytes);
+    assert_eq!(world.verdict(posing), Some(Verdict::Drop));
+    let syn_ack = conn.syn_ack(&mut world);
+    assert_eq!(
+        world.verdict(syn_ack),
+        Some(Verdict::Pass),
+        "the true order still works"
+    );
+}
+
+#[test]
+fn row_34_a_name_in_another_script_is_refused() {
+    let cyrillic = "\u{430}pi.example.com";
+    let hello = Hello {
+        names: vec![cyrillic.as_bytes()],
+        ..Hello::default()
+    };
+    assert_eq!(judged(&hello.bytes()), Some(Reason::SniMalformed));
+}
+
+#[test]
+fn row_55_dns_over_tls_has_no_port() {
+    let mut world = World::new(ordinary());
+    Conn::new("10.0.0.1:1", "203.0.113.5:853").syn(&mut world);
+    assert_eq!(world.refusal(), Some(Reason::PortNotAllowed));
+}
+
+/// Reasons that are decided outside the engine: by the certificate witness, by the kernel.
+const ELSEWHERE: [Reason; 3] = [
+    Reason::CertificateInvalid,
+    Reason::CertificateRevoked,
+    Reason::NatPorts,
+];
+
+#[test]
+fn every_reason_of_the_engine_has_a_test() {
+    let tests = [
+        include_str!("evasion.rs"),
+        include_str!("gates.rs"),
+        include_str!("lifetime.rs"),
+        include_str!("promises.rs"),
+        include_str!("protocols.rs"),
+    ]
+    .concat();
+    for reason in Reason::ALL
+        .iter()
+        .filter(|reason| !ELSEWHERE.contains(reason))
+    {
+        assert!(
+            tests.contains(&format!("Reason::{reason:?})")),
+            "{reason:?} has no test"
+        );
+    }
+}

@@ -67,6 +67,20 @@ fn a_verdict_is_never_inherited() {
 }
 
 #[test]
+fn a_syn_repeated_while_its_answer_is_under_way_ends_nothing() {
+    let mut world = World::new(ordinary());
+    let conn = Conn::tls().open(&mut world);
+    let syn = tcp(conn.client, conn.server, conn.isn, 0, SYN, b"");
+    let repeated = world.packet(Class::StaleSyn, syn);
+    assert_eq!(world.verdict(repeated), Some(Verdict::Drop));
+    assert_eq!(world.forgotten, []);
+    conn.send(&mut world, 0, &hello());
+    conn.reply(&mut world, 0, &server_flight_13(29));
+    let last = conn.send(&mut world, at(&hello()), &client_finished_13());
+    assert_eq!(world.verdict(last), Some(Verdict::Judged));
+}
+
+#[test]
 fn resets_carry_what_each_end_expects_next() {
     let mut world = World::new(ordinary());
     let conn = Conn::tls().open(&mut world);

@@ -90,6 +90,16 @@ fn cut(bytes: &[u8], from: usize, len: usize) -> &[u8] {
     &bytes[from..(from + len).min(bytes.len())]
 }
 
+const CLASSES: [Class; 7] = [
+    Class::Syn,
+    Class::StaleSyn,
+    Class::SynAck,
+    Class::Original,
+    Class::Reply,
+    Class::NonTcp,
+    Class::Kill,
+];
+
 fn take(world: &mut World, step: &Step, generation: &mut u64) {
     match step {
         Step::Syn(n) => drop(conn(*n).syn(world)),
@@ -143,16 +153,7 @@ fn take(world: &mut World, step: &Step, generation: &mut u64) {
             world.packet(Class::NonTcp, udp(c.client, c.server, b"datagram"));
         }
         Step::Noise(bytes, class) => {
-            let class = [
-                Class::Syn,
-                Class::StaleSyn,
-                Class::SynAck,
-                Class::Original,
-                Class::Reply,
-                Class::NonTcp,
-                Class::Kill,
-            ][usize::from(*class)];
-            world.packet(class, bytes.clone());
+            world.packet(CLASSES[usize::from(*class)], bytes.clone());
         }
     }
 }

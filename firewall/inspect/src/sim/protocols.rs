@@ -483,3 +483,37 @@ fn an_address_rule_carries_any_protocol_and_servers_that_speak_first() {
     Conn::new("10.0.0.1:1", "203.0.113.25:25").syn(&mut world);
     assert!(world.refusal().is_some(), "outside the rule's CIDR");
 }
+
+#[test]
+fn a_client_of_few_words_is_not_held_for_long_where_any_may_pass() {
+    let rules = [("postern:address:odd", "tcp", "7")];
+    let mut world = World::new(snapshot(&rules, "address_rules = \"allow\"", 1));
+    let conn = Conn::new("10.0.0.1:1", "198.51.100.7:7").open(&mut world);
+    let token = conn.send(&mut world, 0, b"S");
+    assert_eq!(world.verdict(token), None);
+    world.wait(1_000);
+    assert_eq!(world.verdict(token), Some(Verdict::Judged));
+}
+
+#[test]
+fn a_mismatch_is_only_observed_when_the_preference_says_so() {
+    let rules = [
+        ("postern:tls:api.example.com", "tcp", "443"),
+        ("postern:ssh:git.example.com", "tcp", "22"),
+    ];
+    let observe = || snapshot(&rules, "address_mismatch = \"observe\"", 1);
+    let mut world = World::new(observe());
+    let conn = Conn::new("10.0.0.1:1", "203.0.113.99:443").open(&mut world);
+    conn.send(&mut world, 0, &hello());
+    world.answer("api.example.com", Answer::Resolved);
+    let line = world.line(Category::Client).unwrap();
+    assert!(line.is_allowed());
+    assert_eq!(line.would_reason, Some(Reason::AddressNotOfName));
+    let mut world = World::new(observe());
+    let conn = Conn::new("10.0.0.1:1", "203.0.113.99:22").open(&mut world);
+    conn.send(&mut world, 0, b"SSH-2.0-c\r\n");
+    world.answer("git.example.com", Answer::Resolved);
+    let line = world.line(Category::Client).unwrap();
+    assert!(line.is_allowed());
+    assert_eq!(line.would_reason, Some(Reason::AddressNotOfName));
+}
