@@ -28,6 +28,15 @@ enum Command {
     #[command(after_help = "Examples:\n  postern run --inventory inventory.toml\n  \
         postern run --config /etc/postern/postern.toml")]
     Run(RunArgs),
+    /// Judges the flows of a packet capture, without privileges
+    #[command(after_help = "Example:\n  postern replay --inventory inventory.toml monday.pcapng")]
+    Replay(ReplayArgs),
+    /// Checks annotations or an inventory, and says where each mistake is
+    #[command(
+        after_help = "Examples:\n  postern lint --inventory inventory.toml\n  \
+        postern lint --cloud aws 'postern:tls:api.github.com,*.example.org'"
+    )]
+    Lint(LintArgs),
     /// Says which rule decides a connection, and why
     #[command(after_help = "Examples:\n  \
         postern explain --inventory inventory.toml 10.0.1.5 tls api.github.com\n  \
@@ -36,6 +45,15 @@ enum Command {
     /// Says how the running daemon is
     #[command(after_help = "Example:\n  postern status --json")]
     Status(StatusArgs),
+    /// Shows the flow log that waits in the spool
+    #[command(after_help = "Example:\n  postern flows --follow --refused")]
+    Flows(FlowsArgs),
+    /// Writes an allowlist from what see-thru let pass
+    #[command(after_help = "Example:\n  postern learn --format terraform flow.jsonl")]
+    Learn(LearnArgs),
+    /// Lists each allowed name with its use, and names nobody used
+    #[command(after_help = "Example:\n  postern review --inventory inventory.toml flow.jsonl")]
+    Review(ReviewArgs),
     /// Resolves names on behalf of the daemon, which starts it
     #[command(hide = true)]
     Witness,
@@ -233,8 +251,13 @@ pub enum Finding {
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => command::run::run(&args),
+        Command::Replay(args) => command::replay::run(&args),
+        Command::Lint(args) => command::lint::run(&args),
         Command::Explain(args) => command::explain::run(&args),
         Command::Status(args) => command::status::run(&args),
+        Command::Flows(args) => command::flows::run(&args),
+        Command::Learn(args) => command::learn::run(&args),
+        Command::Review(args) => command::review::run(&args),
         Command::Witness => crate::witness::run_child()
             .map(|()| Finding::None)
             .map_err(Failure::machine),

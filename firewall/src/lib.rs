@@ -6,6 +6,7 @@
 
 pub mod appliance;
 pub mod bindings;
+pub mod capture;
 pub mod cli;
 pub mod clock;
 mod command;

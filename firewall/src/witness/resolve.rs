@@ -358,11 +358,7 @@ mod tests {
     fn hints_count_in_service_mode_only() {
         let hints = |priority| {
             let hint = SvcParamValue::Ipv4Hint(IpHint(vec![A(Ipv4Addr::new(198, 51, 100, 3))]));
-            let svcb = SVCB {
-                svc_priority: priority,
-                target_name: Name::root(),
-                svc_params: vec![(SvcParamKey::Ipv4Hint, hint)],
-            };
+            let svcb = SVCB::new(priority, Name::root(), vec![(SvcParamKey::Ipv4Hint, hint)]);
             let record =
                 Record::from_rdata(name("www.example.org."), 60, RData::HTTPS(HTTPS(svcb)));
             let asked = name("www.example.org.");

@@ -220,9 +220,10 @@ fn name_that_leaves_the_policy_is_unbound_at_once() {
 fn look_up_that_is_never_answered_ends_as_failed() {
     let mut desk = desk();
     adopt(&mut desk, "postern:tls:a.example.org", 1);
+    let mut actions = Vec::new();
+    desk.tick(NOW, &mut actions);
     ask(&mut desk, "a.example.org", 1, NOW);
     assert_eq!(desk.next_tick_ms(), NOW + 1_000);
-    let mut actions = Vec::new();
     desk.tick(NOW + 1_000, &mut actions);
     assert_eq!(answers(&actions), [Answer::Failed]);
 }
