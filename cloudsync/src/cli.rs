@@ -1,0 +1,56 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::{once, run};
+
+/// Reads policy from security groups or firewall rules, publishes it to postern, ships its logs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "postern-cloudsync",
+    version,
+    after_help = "Example: postern-cloudsync once --provider aws --dry-run"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Keep the daemon's policy current and ship its logs, until stopped.
+    #[command(after_help = "Example: postern-cloudsync run --config /etc/postern/cloudsync.toml")]
+    Run {
+        /// The configuration; /etc/postern/cloudsync.toml if it is there.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Read the policy once, print it with its faults, and publish it unless told not to.
+    ///
+    /// Exits 0 when all is well, 1 when there are faults, 2 when it cannot be read.
+    #[command(
+        after_help = "Example: postern-cloudsync once --provider aws --dry-run\n\
+        Credentials, region and endpoints come from the SDK's own environment variables,\n\
+        such as AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL, or from the configuration."
+    )]
+    Once(once::Options),
+}
+
+/// Runs what was asked for.
+///
+/// # Errors
+///
+/// When it cannot be done; a finding is no error but an exit code.
+pub(crate) async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Run { config } => {
+            run::run(Config::load(config.as_deref())?).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Once(options) => once::once(options).await,
+    }
+}

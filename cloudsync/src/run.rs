@@ -1,0 +1,114 @@
+//! `postern-cloudsync run`: the reader, the conversation with the daemon and the shippers, until
+//! somebody says stop.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use anyhow::{Context as _, bail};
+use ipc::control::Request;
+use ipc::record::Stream;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::aws::{self, Aws, CloudWatch};
+use crate::cloud::{Cloud, LogSink};
+use crate::config::{Config, ProviderKind};
+use crate::file::FileCloud;
+use crate::link::{self, Link, LinkState};
+use crate::ship::{Cursor, Shipper};
+use crate::sync::Sync;
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// When it cannot start, or a task ends that never should.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    let config = Rc::new(config);
+    let mut stop = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut tasks = JoinSet::new();
+    match config.provider {
+        ProviderKind::Aws => {
+            let sdk = aws::load(&config).await;
+            let cloud = Aws::new(&sdk, &config).await;
+            let sink = config
+                .logs
+                .ship
+                .then(|| CloudWatch::new(&sdk, &config.logs));
+            start(&mut tasks, &config, cloud, sink)?;
+        }
+        ProviderKind::File => {
+            let cloud = FileCloud::new(config.file.inventory.clone());
+            start::<_, CloudWatch>(&mut tasks, &config, cloud, None)?;
+        }
+        ProviderKind::Gcp => bail!("this build reads AWS and files; GCP is not part of it"),
+    }
+    // Nobody waits for this in a terminal or a test; systemd does.
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "no service manager");
+    }
+    tokio::select! {
+        _ = stop.recv() => {}
+        _ = interrupt.recv() => {}
+        ended = tasks.join_next() => bail!("a task ended: {ended:?}"),
+    }
+    tracing::info!("stopping");
+    Ok(())
+}
+
+/// Starts every task.
+fn start<C: Cloud + 'static, S: LogSink + 'static>(
+    tasks: &mut JoinSet<()>,
+    config: &Rc<Config>,
+    cloud: C,
+    sink: Option<S>,
+) -> anyhow::Result<()> {
+    let (policy, newest_policy) = watch::channel(None);
+    let (requests, to_say) = mpsc::channel(link::QUEUE);
+    let (unknown, to_look_up) = mpsc::channel(link::QUEUE);
+    let (state, link_state) = watch::channel(LinkState::default());
+    let link = Link {
+        path: config.control_socket.clone(),
+        policy: newest_policy,
+        requests: to_say,
+        unknown,
+        state,
+    };
+    tasks.spawn_local(link.run());
+    if let Some(sink) = sink {
+        ship(tasks, config, sink, &requests, &link_state)?;
+    }
+    let sync = Sync::new(cloud, Rc::clone(config), policy, requests);
+    tasks.spawn_local(sync.run(to_look_up));
+    Ok(())
+}
+
+/// Starts one shipper for each stream.
+fn ship<S: LogSink + 'static>(
+    tasks: &mut JoinSet<()>,
+    config: &Config,
+    sink: S,
+    requests: &mpsc::Sender<Request>,
+    link: &watch::Receiver<LinkState>,
+) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&config.state_dir)
+        .with_context(|| format!("making {}", config.state_dir.display()))?;
+    let cursor = Rc::new(RefCell::new(Cursor::open(&config.state_dir)?));
+    let sink = Rc::new(sink);
+    for stream in Stream::ALL {
+        let shipper = Shipper {
+            stream,
+            sink: Rc::clone(&sink),
+            spool: config.spool.clone(),
+            cursor: Rc::clone(&cursor),
+            linger: config.logs.linger(),
+            max_backoff: config.poll.max_backoff(),
+            requests: requests.clone(),
+            link: link.clone(),
+        };
+        tasks.spawn_local(shipper.run());
+    }
+    Ok(())
+}
