@@ -251,6 +251,11 @@ impl Inspector {
                 flow.stage = Stage::HeldSyn { token, lookups };
                 self.table.put(flow);
             }
+            Door::Ask(_) if is_priming(env, &lookups) => {
+                // The name has only just entered the policy. The retransmission asks again.
+                flow.stage = Stage::HeldSyn { token, lookups };
+                self.abandon(flow);
+            }
             Door::Ask(_) | Door::Wait => {
                 let unresolvable = lookups.brought_nothing();
                 flow.stage = Stage::HeldSyn { token, lookups };
@@ -329,6 +334,14 @@ fn bound_name_allowed(env: &Env<'_>, key: &FlowKey) -> bool {
                     .any(reaches);
         });
     allowed
+}
+
+/// Whether a look-up that has not ended is the first one of its name: what it may still allow
+/// is not refused, it waits.
+pub(crate) fn is_priming(env: &Env<'_>, lookups: &Lookups) -> bool {
+    lookups
+        .pending()
+        .any(|name| env.bindings.is_known(name) == Known::Priming)
 }
 
 /// A name nothing is known of is worth more than one whose addresses are fresh.

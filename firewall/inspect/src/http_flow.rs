@@ -4,7 +4,9 @@
 //! flow is never handed to the kernel: every request head is judged before it leaves. What a
 //! reader could take for either body or request is refused: transfer codings, upgrades,
 //! tunnels, two lengths. A second host is judged by the bindings as they are, without a
-//! look-up. Answers pass unread once their status line has been.
+//! look-up. Answers pass unread once their status line has been. Bytes of a request are kept
+//! until the server acknowledges them with a packet that carries payload, so an upload of
+//! more than is kept for one direction (64 KiB) before the answer begins is `hello_too_big`.
 
 use policy::Reason;
 
@@ -190,7 +192,6 @@ impl Inspector {
                 }
                 http.ruling = judgement.ruling;
                 http.facts = claim.facts();
-                http.answered &= !flow.server.stream.is_opaque() || http.answered;
                 self.log(env, &flow.key, Category::Client, &http.ruling, &http.facts);
             }
             http.requests = http.requests.saturating_add(1);

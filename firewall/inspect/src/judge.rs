@@ -6,6 +6,7 @@ use policy::{AppProto, Kind, Name, Reason, Transport};
 use crate::claim::{Candidate, Claim, Message};
 use crate::env::Env;
 use crate::flow::{FlowKey, Side};
+use crate::gate::is_priming;
 use crate::http_flow::HttpFlow;
 use crate::inspector::Inspector;
 use crate::machine::Machine;
@@ -219,6 +220,10 @@ impl Inspector {
         if !is_due && !lookups.are_over() {
             flow.stage = Stage::AwaitingBinding { claim, lookups };
             return self.table.put(flow);
+        }
+        if is_priming(env, &lookups) && !judgement.ruling.is_allowed() {
+            flow.stage = Stage::AwaitingBinding { claim, lookups };
+            return self.postpone_claim(env, flow);
         }
         self.waiting.remove(&lookups, &flow.key);
         let mismatch = judgement.ruling.reason() == Some(Reason::AddressNotOfName);

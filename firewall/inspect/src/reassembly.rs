@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 use crate::seq::Seq;
 
+/// Offset at which a stream that is no longer inspected is counted anew.
+const REBASE_AT: usize = 1 << 30;
+
 /// What became of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placed {
@@ -219,11 +222,25 @@ impl Stream {
             self.fin = Some(end);
         }
         self.seen_to = self.seen_to.max(end);
+        if end > REBASE_AT && self.fin.is_none() {
+            self.rebase(end);
+        }
         if end > opaque || fin {
             Placed::Opaque
         } else {
             Placed::Repeat
         }
+    }
+
+    /// Counts from `end` on, so that offsets of a long download stay within half the sequence
+    /// space. No window reaches back this far (RFC 7323, section 2.3).
+    fn rebase(&mut self, end: usize) {
+        self.base = self.at(end);
+        self.kept = Vec::new();
+        self.released = 0;
+        self.seen_to = 0;
+        self.opaque_from = Some(0);
+        self.has_forgotten = true;
     }
 
     fn at(&self, offset: usize) -> Seq {

@@ -44,6 +44,9 @@ impl Inspector {
         if !flow.is_connected() {
             return self.early(env, token, flow, side, segment);
         }
+        if matches!(flow.stage, Stage::Http(_)) {
+            flow.deadline = self.http_deadline(env);
+        }
         if segment.has_ack {
             self.acknowledge(&mut flow, side, segment.ack);
         }

@@ -16,7 +16,9 @@ use crate::{
 };
 
 mod evasion;
+mod evasion_message;
 mod gates;
+mod leniency;
 mod lifetime;
 mod promises;
 mod property;

@@ -32,6 +32,14 @@ impl Lookups {
         }
     }
 
+    /// The names whose look-up has not ended.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = &Name> {
+        self.names
+            .iter()
+            .filter(|(_, ended)| ended.is_none())
+            .map(|(name, _)| name)
+    }
+
     /// Whether every look-up has ended.
     pub(crate) fn are_over(&self) -> bool {
         self.names.iter().all(|(_, ended)| ended.is_some())

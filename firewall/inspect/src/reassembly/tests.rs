@@ -119,6 +119,21 @@ fn opaque_bytes_pass_and_judged_ones_are_still_compared() {
     assert_eq!(s.bytes(), 4);
 }
 
+#[test]
+fn a_download_may_be_longer_than_the_sequence_space() {
+    let mut s = stream();
+    assert_eq!(s.insert(BASE, b"head", false, CAP), Placed::New);
+    s.stop_inspecting();
+    let step = 1_u32 << 20;
+    let bytes = vec![7; 1 << 20];
+    let mut at = BASE.plus(4);
+    for _ in 0..5_000 {
+        assert_eq!(s.insert(at, &bytes, false, CAP), Placed::Opaque);
+        at = at.plus(step);
+        assert_eq!(s.released_to(), at);
+    }
+}
+
 proptest! {
     /// Whatever the pieces, their order and their repeats: no conflict, the bytes come out
     /// as they went in, and memory never exceeds the stream.

@@ -278,3 +278,45 @@ fn refusals_of_one_client_do_not_flood_the_log() {
     Conn::new("10.0.0.1:501", "203.0.113.5:8443").syn(&mut world);
     assert_eq!(world.records.last().unwrap().suppressed, 490);
 }
+
+#[test]
+fn a_name_that_has_just_entered_the_policy_is_waited_for() {
+    let mut world = World::new(ordinary());
+    world
+        .directory
+        .known
+        .insert(name("api.example.com"), Known::Priming);
+    let conn = Conn::new("10.0.0.1:40001", "203.0.113.99:443");
+    let syn = conn.syn(&mut world);
+    world.wait(1_000);
+    assert_eq!(world.verdict(syn), Some(Verdict::Drop));
+    assert!(
+        world.records.is_empty() && world.resets.is_empty(),
+        "silently"
+    );
+    world
+        .directory
+        .known
+        .insert(name("api.example.com"), Known::Answered);
+    world.bind("api.example.com", "203.0.113.99");
+    let again = conn.syn(&mut world);
+    assert_eq!(world.verdict(again), Some(Verdict::Pass));
+
+    let mut world = World::new(snapshot(
+        &[("postern:tls:*.example.com", "tcp", "443")],
+        "",
+        1,
+    ));
+    world
+        .directory
+        .known
+        .insert(name("api.example.com"), Known::Priming);
+    let conn = conn.open(&mut world);
+    let hello = samples::hello();
+    conn.send(&mut world, 0, &hello);
+    world.wait(1_000);
+    assert!(world.records.is_empty() && world.in_flight.is_empty());
+    world.bind("api.example.com", "203.0.113.99");
+    conn.send(&mut world, 0, &hello);
+    assert_eq!(conn.at_server(&world), hello);
+}
