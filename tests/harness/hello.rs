@@ -229,7 +229,8 @@ impl ServerHello {
     pub fn retry_request() -> Self {
         let mut hello = Self::tls13();
         hello.random = RETRY;
-        hello.extensions = vec![(extension::KEY_SHARE, vec![0x00, 0x1d])];
+        // A group that clients of this module list and send no share of.
+        hello.extensions = vec![(extension::KEY_SHARE, vec![0x11, 0xec])];
         hello
     }
 

@@ -201,10 +201,13 @@ impl<'h> RawTcp<'h> {
     /// Sends the SYN (repeating it as a kernel would, only sooner) and acknowledges the answer.
     pub fn handshake(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
+        let acknowledged = self.isn.wrapping_add(1);
         while Instant::now() < deadline {
             self.put(&self.syn())?;
+            // What is left of an earlier connection of these ports acknowledges something else.
             let answer = self.receive(Duration::from_millis(250), |seen| {
-                seen.has(flags::RST) || seen.has(flags::SYN | flags::ACK)
+                seen.ack == acknowledged
+                    && (seen.has(flags::RST) || seen.has(flags::SYN | flags::ACK))
             });
             match answer {
                 Some(seen) if seen.has(flags::RST) => {

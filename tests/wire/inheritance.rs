@@ -61,7 +61,7 @@ mod a_verdict_is_never_inherited {
             // believes and conntrack ignores.
             tcp.put(&tcp.segment(sent - 1, flags::ACK, &[])).unwrap();
             tcp.put(&tcp.segment(sent + 8, flags::RST, &[])).unwrap();
-            assert!(scene.recorder.was_reset());
+            assert!(scene.recorder.reset_port(tcp.local.port()));
             assert_judged_afresh(&scene, &mut tcp);
         }
     }
@@ -74,7 +74,7 @@ mod a_verdict_is_never_inherited {
             finish(&mut tcp, &allowed());
             let sent = allowed().len() + hello::client_finish().len();
             tcp.put(&tcp.segment(sent, flags::RST, &[])).unwrap();
-            assert!(scene.recorder.was_reset());
+            assert!(scene.recorder.reset_port(tcp.local.port()));
             assert_judged_afresh(&scene, &mut tcp);
         }
     }
@@ -99,6 +99,7 @@ both_families! {
         let scene = Scene::new(&lab, family);
         let mut tcp = scene.connect();
         finish(&mut tcp, &allowed());
+        scene.outside.settle(Duration::from_millis(50));
         let old = scene.outside.matching(|seen| seen.to == scene.recorder.address && seen.is_tcp(flags::SYN)).len();
         let mut syn = tcp.syn();
         syn.seq = syn.seq.wrapping_add(0x0200_0000);

@@ -29,7 +29,7 @@ both_families! {
         }
         assert!(tcp.wait_reset().unwrap(), "80,000 bytes were held");
         let reason = scene.reason(&tcp);
-        assert!(["hello_too_big", "tls_malformed", "client_limit"].contains(&reason.as_str()), "{reason}");
+        assert!(["hello_too_big", "record_abuse", "tls_malformed"].contains(&reason.as_str()), "{reason}");
         let mut tcp = scene.connect();
         for index in 1..600 {
             tcp.push(index * 20, &[0x16; 10]).unwrap();

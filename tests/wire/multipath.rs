@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e::packet::{flags, options};
 use e2e::topology::{PUPPET, Topology};
 
-use crate::scene::{Scene, allowed, isn};
+use crate::scene::{Scene, isn};
 
 /// MSS, window scale, SACK-permitted, timestamps.
 const KEPT: [u8; 4] = [2, 3, 4, 8];
@@ -41,11 +41,12 @@ both_families! {
         let mut ack = client.segment(0, flags::ACK, &[]);
         ack.options = [&[30, 20, 0x01, 0x01][..], &[7; 16]].concat();
         client.put(&ack).unwrap();
-        let mut data = client.segment(0, flags::ACK | flags::PSH, &allowed());
+        let bytes = e2e::hello::ClientHello::new(PUPPET.name).record();
+        let mut data = client.segment(0, flags::ACK | flags::PSH, &bytes);
         data.options = [&[30, 20, 0x20, 0x05][..], &[0, 0, 0, 9, 0, 0, 3, 0, 0, 0, 0, 1, 1, 0, 0, 0]].concat();
         client.put(&data).unwrap();
         let hello = scene.outside.wait_for(|seen| seen.to == to && !seen.payload.is_empty()).expect("the hello");
-        assert_eq!(hello.seen.payload, allowed());
+        assert_eq!(hello.seen.payload, bytes);
         let marked = |seen: &e2e::packet::Seen| seen.option_kinds().contains(&30);
         assert_eq!(scene.outside.matching(|seen| seen.to == to && marked(seen)), []);
         assert_eq!(inside.matching(|seen| seen.to == local && marked(seen)), []);

@@ -31,7 +31,7 @@ both_families! {
         tcp.push(fits, &hello[fits..]).unwrap();
         tcp.push(fits, &hello[fits..]).unwrap();
         tcp.push(0, &hello[..fits]).unwrap();
-        let whole = || scene.recorder.conversations().last().is_some_and(|last| last.bytes == hello);
+        let whole = || scene.recorder.with_port(tcp.local.port()).is_some_and(|found| found.bytes == hello);
         assert!(e2e::wait::holds(Duration::from_secs(5), whole));
     }
 }

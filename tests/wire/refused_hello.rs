@@ -30,7 +30,7 @@ both_families! {
                 let local = tcp.local;
                 tcp.write(&evil()).unwrap();
                 assert!(tcp.wait_reset().unwrap());
-                assert!(scene.recorder.was_reset());
+                assert!(scene.recorder.reset_port(tcp.local.port()));
                 let sent = inside.wait_for(|seen| seen.from == local && !seen.payload.is_empty()).unwrap();
                 let client = inside.wait_for(|seen| seen.to == local && seen.has(flags::RST)).unwrap();
                 let server = scene.outside.packets();

@@ -1,7 +1,7 @@
 //! What most wire tests share: a topology, a Postern, a hand-made client, and a server that remembers.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::capture::Capture;
 use e2e::daemon::{Daemon, INVENTORY};
@@ -43,6 +43,7 @@ pub(crate) struct Scene<'t> {
     pub(crate) outside: Capture,
     pub(crate) family: Family,
     port: Cell<u16>,
+    refusals: Cell<(Instant, u32)>,
 }
 
 impl<'t> Scene<'t> {
@@ -64,6 +65,7 @@ impl<'t> Scene<'t> {
             outside,
             family,
             port: Cell::new(20_000),
+            refusals: Cell::new((Instant::now(), 0)),
         }
     }
 
@@ -104,26 +106,35 @@ impl<'t> Scene<'t> {
 
     /// Asserts that a connection is refused before its server got a byte.
     pub(crate) fn assert_ended(&self, what: &str, tcp: &mut RawTcp<'_>, reasons: &[&str]) {
+        let port = tcp.local.port();
         assert!(
             tcp.wait_reset().unwrap(),
             "{what}: the client was not reset"
         );
         assert!(
-            self.recorder.was_reset(),
+            self.recorder.reset_port(port),
             "{what}: the server was not reset"
         );
-        let got = self
-            .recorder
-            .conversations()
-            .last()
-            .map(|last| last.bytes.clone())
-            .unwrap();
+        let got = self.recorder.with_port(port).unwrap().bytes;
         assert_eq!(got, b"", "{what}: bytes reached the server");
+        self.pace_refusals();
         let reason = self.reason(tcp);
         assert!(
             reasons.contains(&reason.as_str()),
             "{what}: refused as {reason}, not {reasons:?}"
         );
+    }
+
+    /// Keeps below the refusals of one client that are logged in a second, so that each finds its line.
+    fn pace_refusals(&self) {
+        let (since, count) = self.refusals.get();
+        let next = since + Duration::from_millis(1100);
+        if count < 8 {
+            self.refusals.set((since, count + 1));
+        } else {
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            self.refusals.set((Instant::now(), 1));
+        }
     }
 
     /// Sends a first message and asserts that the server gets exactly it.

@@ -51,8 +51,9 @@ both_families! {
             for (at, length) in pieces {
                 tcp.push(at, &good[at..at + length]).unwrap();
             }
-            let all = || scene.recorder.conversations().last().is_some_and(|last| last.bytes == good);
-            assert!(e2e::wait::holds(Duration::from_secs(5), all), "{what}: {:?}", scene.recorder.conversations().last());
+            let got = || scene.recorder.with_port(tcp.local.port());
+            let all = || got().is_some_and(|found| found.bytes == good);
+            assert!(e2e::wait::holds(Duration::from_secs(5), all), "{what}: {:?}", got());
         }
         for (what, pieces) in orders(bad.len()) {
             let mut tcp = scene.connect();

@@ -1,7 +1,7 @@
 //! A TCP server that remembers, per connection, exactly the bytes its application read.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ pub enum Script {
     Silent,
     /// Speaks first, then stays silent.
     Greet(Vec<u8>),
-    /// To the first bytes it reads, these; to everything later, nothing.
+    /// To the first whole TLS message (or the first bytes of anything else), these; to everything later, nothing.
     Once(Vec<u8>),
-    /// Like a TLS 1.3 server: its first flight to the first bytes, then an echo of every later read.
+    /// Like a TLS 1.3 server: its first flight to a whole first message, then an echo of every later read.
     Tls,
     /// As [`Script::Tls`], but to the first bytes only an unread connection and a reset.
     Abort,
@@ -58,9 +58,10 @@ impl Recorder {
         };
         let server = this.clone();
         std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            // The peer's address comes with the connection: one that is reset already no longer tells it.
+            while let Ok((stream, from)) = listener.accept() {
                 let (server, script) = (server.clone(), script.clone());
-                std::thread::spawn(move || server.serve(stream, &script));
+                std::thread::spawn(move || server.serve(stream, from, &script));
             }
         });
         Ok(this)
@@ -91,6 +92,21 @@ impl Recorder {
         })
     }
 
+    /// The latest conversation with a client of this port; the firewall keeps ports where it can.
+    pub fn with_port(&self, port: u16) -> Option<Conversation> {
+        self.conversations()
+            .into_iter()
+            .rfind(|conversation| conversation.from.port() == port)
+    }
+
+    /// Waits until the latest connection from this port was reset.
+    pub fn reset_port(&self, port: u16) -> bool {
+        wait::holds(wait::PATIENCE, || {
+            self.with_port(port)
+                .is_some_and(|last| last.ended_by_reset == Some(true))
+        })
+    }
+
     /// Waits until its latest connection was reset.
     pub fn was_reset(&self) -> bool {
         wait::holds(wait::PATIENCE, || {
@@ -100,8 +116,7 @@ impl Recorder {
         })
     }
 
-    fn serve(&self, mut stream: TcpStream, script: &Script) {
-        let Ok(from) = stream.peer_addr() else { return };
+    fn serve(&self, mut stream: TcpStream, from: SocketAddr, script: &Script) {
         let index = self.change(|all| {
             all.push(Conversation {
                 from,
@@ -113,8 +128,6 @@ impl Recorder {
         let outcome = self.converse(&mut stream, script, index);
         let reset = outcome.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
         self.change(|all| all[index].ended_by_reset = Some(reset));
-        // A peer that is gone already does not hear it.
-        drop(stream.shutdown(Shutdown::Both));
     }
 
     fn converse(
@@ -129,22 +142,26 @@ impl Recorder {
             stream.write_all(greeting)?;
         }
         let mut buffer = vec![0; 70_000];
-        let mut first = true;
+        let mut answered = false;
         loop {
             let length = stream.read(&mut buffer)?;
             if length == 0 {
                 return Ok(());
             }
+            let all = self.change(|all| {
+                all[index].bytes.extend(&buffer[..length]);
+                all[index].bytes.clone()
+            });
             let bytes = &buffer[..length];
-            self.change(|all| all[index].bytes.extend(bytes));
             match script {
-                Script::Tls if first => stream.write_all(&hello::server_flight())?,
-                Script::Tls => stream.write_all(bytes)?,
-                Script::Once(answer) if first => stream.write_all(answer)?,
-                Script::Abort if first => return reset(stream),
-                Script::Silent | Script::Greet(_) | Script::Once(_) | Script::Abort => {}
+                Script::Tls if answered => stream.write_all(bytes)?,
+                Script::Once(_) | Script::Tls | Script::Abort if answered || unfinished(&all) => {}
+                Script::Tls => stream.write_all(&hello::server_flight())?,
+                Script::Once(answer) => stream.write_all(answer)?,
+                Script::Abort => return reset(stream),
+                Script::Silent | Script::Greet(_) => {}
             }
-            first = false;
+            answered |= !unfinished(&all);
         }
     }
 
@@ -155,6 +172,22 @@ impl Recorder {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
         )
+    }
+}
+
+/// Whether these bytes are the beginning of a TLS handshake message that needs more of them.
+fn unfinished(bytes: &[u8]) -> bool {
+    let (mut rest, mut message) = (bytes, Vec::<u8>::new());
+    while let [22, _, _, high, low, tail @ ..] = rest {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        message.extend(tail.iter().take(length));
+        rest = tail.get(length..).unwrap_or_default();
+    }
+    match message[..] {
+        [_, a, b, c, ..] => {
+            message.len() - 4 < usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)
+        }
+        _ => bytes.first() == Some(&22),
     }
 }
 
