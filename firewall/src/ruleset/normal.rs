@@ -48,9 +48,14 @@ fn object(object: &Value) -> Value {
         if let Some(flags) = fields.get_mut("flags") {
             *flags = set_flags(flags);
         }
-        // One device may be printed as itself or as a list.
-        if let Some(device) = fields.get_mut("dev").filter(|device| device.is_string()) {
-            *device = json!([device.take()]);
+        // One device may be printed as itself or as a list, several in any order.
+        if let Some(devices) = fields.get_mut("dev") {
+            if devices.is_string() {
+                *devices = json!([devices.take()]);
+            }
+            if let Some(devices) = devices.as_array_mut() {
+                devices.sort_by_cached_key(Value::to_string);
+            }
         }
     }
     object
