@@ -1,6 +1,13 @@
 //! Runs every committed fuzz input and regression through the parsers on a stable compiler, and
 //! checks that every capture says where it comes from.
 
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail by panicking, as its tests do"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

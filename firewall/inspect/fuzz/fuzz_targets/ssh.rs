@@ -7,7 +7,9 @@ use inspect::ssh::Conversation;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let Some((&[high, low], rest)) = input.split_first_chunk() else { return };
+    let Some((&[high, low], rest)) = input.split_first_chunk() else {
+        return;
+    };
     let length = usize::from(u16::from_be_bytes([high, low]));
     let (client, server) = rest.split_at(length.min(rest.len()));
     let at_once = play(client, server, input.len());
@@ -26,5 +28,8 @@ fn play(client: &[u8], server: &[u8], step: usize) -> Option<(Framed, Framed)> {
     for piece in server.chunks(step) {
         conversation.server(piece).ok()?;
     }
-    Some((conversation.client(&[]).ok()?, conversation.server(&[]).ok()?))
+    Some((
+        conversation.client(&[]).ok()?,
+        conversation.server(&[]).ok()?,
+    ))
 }

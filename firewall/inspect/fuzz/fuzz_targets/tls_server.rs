@@ -7,10 +7,14 @@ use inspect::tls::{ClientHello, Conversation, Limits, client_hello};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let Some((&[high, low], rest)) = input.split_first_chunk() else { return };
+    let Some((&[high, low], rest)) = input.split_first_chunk() else {
+        return;
+    };
     let length = usize::from(u16::from_be_bytes([high, low]));
     let (client, server) = rest.split_at(length.min(rest.len()));
-    let Some(hello) = client_hello(client, &Limits::default()).complete() else { return };
+    let Some(hello) = client_hello(client, &Limits::default()).complete() else {
+        return;
+    };
     let at_once = play(hello.clone(), client, server, server.len().max(1));
     let in_pieces = play(hello, client, server, 3);
     assert_eq!(at_once.is_some(), in_pieces.is_some());
@@ -20,12 +24,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-fn play(
-    hello: ClientHello,
-    client: &[u8],
-    server: &[u8],
-    step: usize,
-) -> Option<(Framed, Framed)> {
+fn play(hello: ClientHello, client: &[u8], server: &[u8], step: usize) -> Option<(Framed, Framed)> {
     let rest = &client[hello.bytes..];
     let mut conversation = Conversation::new(hello, Limits::default());
     for piece in server.chunks(step) {
@@ -34,5 +33,8 @@ fn play(
     for piece in rest.chunks(step) {
         conversation.client(piece).ok()?;
     }
-    Some((conversation.client(&[]).ok()?, conversation.server(&[]).ok()?))
+    Some((
+        conversation.client(&[]).ok()?,
+        conversation.server(&[]).ok()?,
+    ))
 }
