@@ -5,16 +5,16 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::sockopt::{RcvBuf, ReceiveTimeout};
+use nix::sys::socket::sockopt::{RcvBuf, ReceiveTimeout, ReceiveTimestampns};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvmsg, setsockopt,
-    socket,
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind,
+    recvmsg, setsockopt, socket,
 };
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
 
 use crate::netns::Namespace;
 use crate::packet::Seen;
@@ -23,8 +23,8 @@ use crate::wait;
 /// A packet of a capture.
 #[derive(Debug, Clone)]
 pub struct Captured {
-    /// When it was read.
-    pub at: Instant,
+    /// When it crossed, by the kernel's clock, since the Unix epoch: two captures agree on it.
+    pub at: Duration,
     /// Whether it left the namespace over the link, rather than arrived.
     pub outgoing: bool,
     /// From the IP header on.
@@ -128,6 +128,7 @@ pub(crate) fn open(namespace: &Namespace, interface: &str) -> Result<OwnedFd> {
         .context("opening a packet socket")?;
         bind(socket.as_raw_fd(), &link(interface)?).context("binding a packet socket")?;
         setsockopt(&socket, RcvBuf, &(8 << 20)).context("sizing its buffer")?;
+        setsockopt(&socket, ReceiveTimestampns, &true).context("asking for times")?;
         setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(20))
             .context("setting its time-out")?;
         Ok(socket)
@@ -151,13 +152,25 @@ pub(crate) fn link(interface: &str) -> Result<LinkAddr> {
 /// Reads one IP packet; `None` after the socket's time-out, and for anything else.
 pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Option<Captured> {
     let mut slices = [IoSliceMut::new(buffer)];
-    let message =
-        recvmsg::<LinkAddr>(socket.as_raw_fd(), &mut slices, None, MsgFlags::empty()).ok()?;
+    let mut control = nix::cmsg_space!(TimeSpec);
+    let message = recvmsg::<LinkAddr>(
+        socket.as_raw_fd(),
+        &mut slices,
+        Some(&mut control),
+        MsgFlags::empty(),
+    )
+    .ok()?;
+    let at = message.cmsgs().ok()?.find_map(|control| {
+        let ControlMessageOwned::ScmTimestampns(at) = control else {
+            return None;
+        };
+        Some(Duration::from(at))
+    })?;
     let (length, outgoing) = (message.bytes, message.address?.pkttype() == PACKET_OUTGOING);
     let bytes = buffer.get(ETHERNET..length)?.to_vec();
     let seen = Seen::parse(&bytes)?;
     Some(Captured {
-        at: Instant::now(),
+        at,
         outgoing,
         bytes,
         seen,

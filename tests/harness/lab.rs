@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::daemon::{Daemon, INVENTORY};
 use crate::peer::{Authority, HttpServer, Recorder, Script, SshServer, TlsServer};
 use crate::topology::{
-    API, EVIL, FAMILIES, GIT, MIRROR, NAMELESS, OLD, RECORDER, TLS12, Topology, WEB,
+    API, EVIL, FAMILIES, Family, GIT, MIRROR, NAMELESS, OLD, RECORDER, Site, TLS12, Topology, WEB,
 };
 
 pub use attempts::{Attempt, Ending, all};
@@ -25,77 +25,62 @@ pub struct Servers {
     pub ssh: Vec<SshServer>,
     /// At [`RECORDER`], port 443, like a TLS server.
     pub recorders: Vec<Recorder>,
-    _tls: Vec<TlsServer>,
-    _http: Vec<HttpServer>,
+    /// The openssl servers, per family.
+    pub tls: Vec<TlsServer>,
+    /// The plain HTTP servers, per family.
+    pub http: Vec<HttpServer>,
 }
 
 impl Servers {
     /// Starts them all; each answers when this returns.
     pub fn start(topology: &Topology) -> Result<Self> {
-        let authority = Authority::new(topology.files.path())?;
-        let internet = &topology.internet;
-        let (mut tls, mut ssh, mut http, mut recorders) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut this = Self {
+            authority: Authority::new(topology.files.path())?,
+            ssh: Vec::new(),
+            recorders: Vec::new(),
+            tls: Vec::new(),
+            http: Vec::new(),
+        };
         for family in FAMILIES {
-            for site in [MIRROR, WEB, EVIL] {
-                tls.push(TlsServer::start(
-                    internet,
-                    &authority,
-                    site.name,
-                    site.at(family, 443),
-                    &[],
-                )?);
-            }
-            // A server that has not been told to refuse old versions: refusing them is not its doing.
-            let lax = ["-min_protocol", "TLSv1", "-cipher", "DEFAULT:@SECLEVEL=0"];
-            tls.push(TlsServer::start(
+            this.start_family(topology, family)?;
+        }
+        Ok(this)
+    }
+
+    fn start_family(&mut self, topology: &Topology, family: Family) -> Result<()> {
+        let internet = &topology.internet;
+        // A server that has not been told to refuse old versions: refusing them is not its doing.
+        let lax = ["-min_protocol", "TLSv1", "-cipher", "DEFAULT:@SECLEVEL=0"];
+        let sites: [(Site, &str, &[&str]); 7] = [
+            (API, API.name, &lax),
+            (MIRROR, MIRROR.name, &[]),
+            (WEB, WEB.name, &[]),
+            (EVIL, EVIL.name, &[]),
+            // It shows the certificate of a name that is not its own: only the address is wrong.
+            (NAMELESS, API.name, &[]),
+            (TLS12, TLS12.name, &["-tls1_2"]),
+            (OLD, OLD.name, &["-tls1_1"]),
+        ];
+        for (site, name, options) in sites {
+            let address = site.at(family, 443);
+            self.tls.push(TlsServer::start(
                 internet,
-                &authority,
-                API.name,
-                API.at(family, 443),
-                &lax,
-            )?);
-            // It would show the certificate of any name to whoever asks: only the address is wrong.
-            tls.push(TlsServer::start(
-                internet,
-                &authority,
-                API.name,
-                NAMELESS.at(family, 443),
-                &[],
-            )?);
-            let modern = ["-tls1_2"];
-            tls.push(TlsServer::start(
-                internet,
-                &authority,
-                TLS12.name,
-                TLS12.at(family, 443),
-                &modern,
-            )?);
-            tls.push(TlsServer::start(
-                internet,
-                &authority,
-                OLD.name,
-                OLD.at(family, 443),
-                &["-tls1_1"],
-            )?);
-            for site in [GIT, EVIL] {
-                let folder = topology.file(&format!("ssh-{}-{family:?}", site.host));
-                ssh.push(SshServer::start(internet, &folder, site.at(family, 22))?);
-            }
-            http.push(HttpServer::start(internet, RECORDER.at(family, 80))?);
-            recorders.push(Recorder::start(
-                internet,
-                RECORDER.at(family, 443),
-                Script::Tls,
+                &self.authority,
+                name,
+                address,
+                options,
             )?);
         }
-        Ok(Self {
-            authority,
-            ssh,
-            recorders,
-            _tls: tls,
-            _http: http,
-        })
+        for site in [GIT, EVIL] {
+            let folder = topology.file(&format!("ssh-{}-{family:?}", site.host));
+            self.ssh
+                .push(SshServer::start(internet, &folder, site.at(family, 22))?);
+        }
+        self.http
+            .push(HttpServer::start(internet, RECORDER.at(family, 80))?);
+        let recorder = Recorder::start(internet, RECORDER.at(family, 443), Script::Tls)?;
+        self.recorders.push(recorder);
+        Ok(())
     }
 }
 

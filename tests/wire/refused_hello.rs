@@ -35,7 +35,7 @@ both_families! {
                 let client = inside.wait_for(|seen| seen.to == local && seen.has(flags::RST)).unwrap();
                 let server = scene.outside.packets();
                 let server = server.iter().rfind(|packet| packet.seen.has(flags::RST)).unwrap();
-                client.at.max(server.at).duration_since(sent.at)
+                client.at.max(server.at) - sent.at
             })
             .min()
             .unwrap();
