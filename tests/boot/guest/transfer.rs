@@ -40,9 +40,11 @@ pub(crate) fn run(
     for _ in 0..3 {
         ask(&mut stream, &echo, echo.len())?;
     }
-    // Verdicts that were under way have arrived once the entry is marked and the queue is still.
+    // Verdicts that were under way have arrived by now.
     std::thread::sleep(Duration::from_millis(200));
-    let (queued, forwarded) = (world.queued()?, world.forwarded()?);
+    let queued = world.queued()?;
+    world.watch(port)?;
+    let (asked, forwarded) = (world.asked()?, world.forwarded()?);
     let bytes = 2 * (BULK_BYTES / 2);
     ask(&mut stream, &hello::protected(BULK), bytes / 2)?;
     // The table is read while it changes: a line can be missed once, not again and again.
@@ -57,7 +59,7 @@ pub(crate) fn run(
         guard,
         bytes: u64::try_from(bytes)?,
         queued_to_judge: queued.saturating_sub(queued_before),
-        queued_in_bulk: world.queued()?.saturating_sub(queued),
+        queued_in_bulk: world.asked()?.saturating_sub(asked),
         forwarded_in_bulk: world.forwarded()?.saturating_sub(forwarded),
         entry,
     })

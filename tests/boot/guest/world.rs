@@ -113,10 +113,28 @@ impl World {
 
     /// Packets that passed the firewall's forward hook since the beginning.
     pub(crate) fn forwarded(&self) -> Result<u64> {
-        let shown = self.topology.firewall.run(
-            "nft",
-            &["list", "counter", "inet", "boot_probe", "forwarded"],
-        )?;
+        self.counter("forwarded")
+    }
+
+    /// Counts, from now on, packets of the flow from a client's port that the daemon's ruleset marks for its queues.
+    pub(crate) fn watch(&self, port: u16) -> Result<()> {
+        let rule = format!(
+            "flush chain inet boot_probe marked; add rule inet boot_probe marked \
+             meta l4proto tcp ct original proto-src {port} meta mark & 0x700 != 0 counter name asked"
+        );
+        self.topology.firewall.run("nft", &[&rule]).map(drop)
+    }
+
+    /// What [`World::watch`] has counted, over all flows it was told of.
+    pub(crate) fn asked(&self) -> Result<u64> {
+        self.counter("asked")
+    }
+
+    fn counter(&self, name: &str) -> Result<u64> {
+        let shown = self
+            .topology
+            .firewall
+            .run("nft", &["list", "counter", "inet", "boot_probe", name])?;
         let mut words = shown
             .split_whitespace()
             .skip_while(|word| *word != "packets")
@@ -140,5 +158,8 @@ impl World {
 
 const WARM_UP_LIMIT: Duration = Duration::from_secs(15);
 
-const FORWARD_COUNTER: &str = "table inet boot_probe { counter forwarded { }; \
-     chain forward { type filter hook forward priority -500; counter name forwarded; }; }";
+/// Chain `marked` comes after the daemon's chain of the same hook that marks packets, and before the one that queues
+/// them: of two chains with one priority the older runs first.
+const FORWARD_COUNTER: &str = "table inet boot_probe { counter forwarded { }; counter asked { }; \
+     chain forward { type filter hook forward priority -500; counter name forwarded; }; \
+     chain marked { type filter hook forward priority -150; }; }";

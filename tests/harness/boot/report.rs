@@ -136,9 +136,9 @@ pub struct Transfer {
     pub guard: Guard,
     /// Bytes the client received.
     pub bytes: u64,
-    /// Packets queued to the daemon before and during the handshake of this flow.
+    /// Packets queued to the daemon from the flow's SYN to its last verdict, by the queues' own count.
     pub queued_to_judge: u64,
-    /// Packets queued to the daemon during the bulk of the transfer.
+    /// Packets of this flow that were marked for a queue during the bulk of the transfer.
     pub queued_in_bulk: u64,
     /// Packets of any flow counted in the forward hook during the bulk.
     pub forwarded_in_bulk: u64,
