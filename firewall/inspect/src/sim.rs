@@ -265,18 +265,17 @@ impl World {
     /// What a receiver's TCP makes of the packets let through to `to`: in order, first copy
     /// wins.
     pub(crate) fn received(&self, to: SocketAddr, isn: u32) -> Vec<u8> {
-        let mut bytes: BTreeMap<u32, u8> = BTreeMap::new();
-        for wire in self
-            .wire
-            .iter()
-            .filter(|wire| wire.dst == to && wire.flags & SYN == 0)
-        {
-            for (i, byte) in (0_u32..).zip(&wire.payload) {
-                let at = wire.seq.wrapping_add(i).wrapping_sub(isn.wrapping_add(1));
-                bytes.entry(at).or_insert(*byte);
-            }
+        let at = |wire: &Wire| wire.seq.wrapping_sub(isn.wrapping_add(1)) as usize;
+        let data = |wire: &&Wire| wire.dst == to && wire.flags & SYN == 0;
+        let mut left: Vec<&Wire> = self.wire.iter().filter(data).collect();
+        let mut bytes: Vec<u8> = Vec::new();
+        // What has come in order is final, so the first copy of a byte is the one that counts.
+        while let Some(next) = left.iter().position(|wire| at(wire) <= bytes.len()) {
+            let wire = left.remove(next);
+            let known = bytes.len() - at(wire);
+            bytes.extend_from_slice(wire.payload.get(known..).unwrap_or_default());
         }
-        (0_u32..).map_while(|at| bytes.get(&at).copied()).collect()
+        bytes
     }
 
     /// Payload bytes let through to `to`, in whatever order.
