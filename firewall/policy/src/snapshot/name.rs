@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 
 use crate::{Draft, Entry, HostKeyPin, Kind, Name, Pattern, Transport};
 
@@ -25,13 +24,19 @@ impl Posting for NamePosting {
 }
 
 /// Where the postings of a name or pattern are, for each kind.
-type Slots = [Range<usize>; 3];
+type Slots = [Slot; 3];
+
+/// A range of postings, in 32 bits so that a name's fit one cache line with its key.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    start: u32,
+    end: u32,
+}
 
 /// Every named entry of a draft.
 #[derive(Debug)]
 pub(super) struct NameIndex {
-    ids: HashMap<Name, u32>,
-    names: Vec<Slots>,
+    names: HashMap<Name, Slots>,
     trie: PatternTrie,
     /// The patterns' literal lengths and postings.
     patterns: Vec<(usize, Slots)>,
@@ -44,7 +49,7 @@ pub(super) struct NameIndex {
 pub(super) struct NamedBy {
     /// The rule.
     pub(super) rank: Rank,
-    slot: Range<usize>,
+    slot: Slot,
 }
 
 /// What the rules of a client say about a name.
@@ -98,14 +103,18 @@ impl NameIndex {
             }
         }
         let mut index = Self {
-            names: Vec::new(),
+            names: HashMap::new(),
             trie: PatternTrie::default(),
             patterns: Vec::new(),
             postings: Vec::with_capacity(names.len() + patterns.len()),
             pins: vec![Box::default()],
-            ids,
         };
-        index.names = index.post(names, index.ids.len());
+        let slots = index.post(names, ids.len());
+        let slots_of = |id: u32| slots.get(position(id)).copied().unwrap_or_default();
+        index.names = ids
+            .into_iter()
+            .map(|(name, id)| (name, slots_of(id)))
+            .collect();
         let slots = index.post(patterns, pattern_ids.len());
         let mut lengths = vec![0; pattern_ids.len()];
         for (pattern, id) in pattern_ids {
@@ -136,7 +145,7 @@ impl NameIndex {
                 0
             };
             self.postings.push(NamePosting { rank: *rank, pins });
-            let end = self.postings.len();
+            let end = rank_of(self.postings.len());
             if let Some(slot) = slots
                 .get_mut(position(*id))
                 .map(|slots| slot_mut(slots, *kind))
@@ -146,7 +155,7 @@ impl NameIndex {
                 } else {
                     slot.start
                 };
-                *slot = start..end;
+                *slot = Slot { start, end };
             }
         }
         slots
@@ -166,26 +175,22 @@ impl NameIndex {
         port: u16,
     ) -> Found {
         let mut found = Found::default();
-        let mut try_slot = |slot: &Range<usize>| -> Option<NamedBy> {
-            let postings = self.postings.get(slot.clone()).unwrap_or_default();
-            for posting in rules.within(postings, class) {
+        let mut try_slot = |slot: Slot| -> Option<NamedBy> {
+            for posting in rules.within(self.postings(slot), class) {
                 let Some(rule) = rules.rule(posting.rank) else {
                     continue;
                 };
                 if rule.fits(transport, port) {
                     return Some(NamedBy {
                         rank: posting.rank,
-                        slot: slot.clone(),
+                        slot,
                     });
                 }
                 found.on_other_port |= rule.carries(transport);
             }
             None
         };
-        let slots = self
-            .ids
-            .get(name)
-            .and_then(|id| self.names.get(position(*id)));
+        let slots = self.names.get(name);
         let mut by = slots.and_then(|slots| try_slot(slot(slots, kind)));
         if by.is_none() {
             let mut length = 0;
@@ -218,9 +223,8 @@ impl NameIndex {
         transport: Transport,
         port: u16,
     ) -> Cow<'_, [HostKeyPin]> {
-        let postings = self.postings.get(by.slot).unwrap_or_default();
         let mut accepted: Cow<'_, [HostKeyPin]> = Cow::Borrowed(&[]);
-        for posting in rules.within(postings, class) {
+        for posting in rules.within(self.postings(by.slot), class) {
             if !rules
                 .rule(posting.rank)
                 .is_some_and(|rule| rule.fits(transport, port))
@@ -243,14 +247,21 @@ impl NameIndex {
         accepted
     }
 
+    /// The postings of a range.
+    fn postings(&self, slot: Slot) -> &[NamePosting] {
+        self.postings
+            .get(position(slot.start)..position(slot.end))
+            .unwrap_or_default()
+    }
+
     /// Every exact name, each once.
     pub(super) fn exact_names(&self) -> impl Iterator<Item = &Name> {
-        self.ids.keys()
+        self.names.keys()
     }
 
     /// Whether an exact name or a pattern covers a name.
     pub(super) fn mentions(&self, name: &Name) -> bool {
-        let mut covered = self.ids.contains_key(name);
+        let mut covered = self.names.contains_key(name);
         if !covered {
             self.trie.covering(name, &mut |_| covered = true);
         }
@@ -293,8 +304,8 @@ pub(super) fn reachable<'a>(
 }
 
 /// The postings of one kind.
-fn slot(slots: &Slots, kind: Kind) -> &Range<usize> {
-    let [tls, ssh, http] = slots;
+fn slot(slots: &Slots, kind: Kind) -> Slot {
+    let [tls, ssh, http] = *slots;
     match kind {
         Kind::Tls => tls,
         Kind::Ssh => ssh,
@@ -303,7 +314,7 @@ fn slot(slots: &Slots, kind: Kind) -> &Range<usize> {
 }
 
 /// The postings of one kind, to be set.
-fn slot_mut(slots: &mut Slots, kind: Kind) -> &mut Range<usize> {
+fn slot_mut(slots: &mut Slots, kind: Kind) -> &mut Slot {
     let [tls, ssh, http] = slots;
     match kind {
         Kind::Tls => tls,
