@@ -8,6 +8,7 @@
 
 pub mod boot;
 pub mod capture;
+pub mod cloud;
 pub mod daemon;
 pub mod flowlog;
 pub mod hello;

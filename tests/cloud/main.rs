@@ -1,0 +1,17 @@
+//! The cloud tier: the sidecar against AWS as a double plays it, and, in `whole`, a description in a security group that
+//! decides real connections and is read back from CloudWatch.
+
+#![expect(
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops, and shows what it has"
+)]
+
+mod bad_input;
+mod new_client;
+mod outage;
+mod ship;
+mod snapshot;
+mod stage;
+mod whole;

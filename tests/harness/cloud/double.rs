@@ -1,0 +1,268 @@
+//! The proxy in front of moto: one thread per connection, one exchange per connection.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::fault::{Break, Fault, ec2_error, error, logs_error};
+use super::http::{Message, exchange, form};
+use super::{limits, pages};
+
+/// How the service behaves when it is well.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Items on a page, however many were asked for.
+    pub page_items: usize,
+    /// What each page takes.
+    pub page_time: Duration,
+}
+
+impl Default for Pace {
+    /// Pages small enough that a handful of objects has several, and the time a page takes in a large account.
+    fn default() -> Self {
+        Self { page_items: 2, page_time: Duration::from_millis(300) }
+    }
+}
+
+/// Something to do between two pages.
+type Interlude = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct State {
+    faults: Vec<Fault>,
+    interludes: Vec<(String, u32, Interlude)>,
+    calls: HashMap<String, u32>,
+    throttled: u32,
+    refused: Vec<String>,
+    acknowledged: HashSet<String>,
+}
+
+/// The running proxy; its threads end with the process.
+#[derive(Clone)]
+pub struct Double {
+    address: SocketAddr,
+    moto: SocketAddr,
+    pace: Pace,
+    buckets: Arc<limits::Buckets>,
+    state: Arc<Mutex<State>>,
+}
+
+impl std::fmt::Debug for Double {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Double").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Double {
+    /// Listens on loopback, in front of moto.
+    pub(super) fn start(moto: SocketAddr, pace: Pace) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on loopback")?;
+        let this = Self {
+            address: listener.local_addr().context("its address")?,
+            moto,
+            pace,
+            buckets: Arc::default(),
+            state: Arc::default(),
+        };
+        let server = this.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let server = server.clone();
+                // A peer that was killed mid-way is part of the tests.
+                std::thread::spawn(move || drop(server.serve(stream)));
+            }
+        });
+        Ok(this)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL, for `AWS_ENDPOINT_URL`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Breaks answers from now on.
+    pub fn fail(&self, fault: Fault) {
+        self.state().faults.push(fault);
+    }
+
+    /// Is well again.
+    pub fn recover(&self) {
+        self.state().faults.clear();
+    }
+
+    /// Does something after this page of the next answer to `action`, before the page that follows.
+    pub fn after_page(&self, action: &str, page: u32, work: impl FnOnce() + Send + 'static) {
+        self.state().interludes.push((action.to_owned(), page, Box::new(work)));
+    }
+
+    /// How often an action was called.
+    pub fn calls(&self, action: &str) -> u32 {
+        self.state().calls.get(action).copied().unwrap_or_default()
+    }
+
+    /// How many calls were throttled because a bucket was empty.
+    pub fn throttled(&self) -> u32 {
+        self.state().throttled
+    }
+
+    /// What was refused for being outside a limit, in words.
+    pub fn refused(&self) -> Vec<String> {
+        self.state().refused.clone()
+    }
+
+    /// Whether PutLogEvents has stored this message, answer lost or not.
+    pub fn has_acknowledged(&self, message: &str) -> bool {
+        self.state().acknowledged.contains(message)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self, mut stream: TcpStream) -> Result<()> {
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let Some(request) = Message::read(&mut stream)? else { return Ok(()) };
+        let (answer, cut) = self.answer(&request)?;
+        let bytes = answer.bytes();
+        let end = match cut {
+            Some(Break::Cut) => bytes.len() - answer.body.len() / 2 - 1,
+            Some(Break::LostAnswer) => 0,
+            _ => bytes.len(),
+        };
+        stream.write_all(&bytes[..end])?;
+        Ok(())
+    }
+
+    /// The answer, and whether it is to be cut on its way.
+    fn answer(&self, request: &Message) -> Result<(Message, Option<Break>)> {
+        let target = request.headers.get("x-amz-target").and_then(|target| target.split('.').nth(1));
+        match target {
+            Some(action) => self.logs(action, request),
+            None => self.ec2(request),
+        }
+    }
+
+    fn ec2(&self, request: &Message) -> Result<(Message, Option<Break>)> {
+        let arguments = form(&request.body);
+        let argument = |name: &str| arguments.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let action = argument("Action").unwrap_or_default().to_owned();
+        if let Some(refusal) = self.gate(&action, false, limits::ec2(&arguments)) {
+            return Ok((refusal, None));
+        }
+        let token = argument("NextToken").map(|token| pages::unhex(token).context("a token of ours")).transpose();
+        let Ok(token) = token else {
+            return Ok((ec2_error(400, "InvalidPaginationToken", "The pagination token is invalid"), None));
+        };
+        // The token carries the number of its page in front of the id.
+        let (page, after) = match token.as_deref().and_then(|token| token.split_once('|')) {
+            Some((page, after)) => (page.parse().unwrap_or(1), Some(after.to_owned())),
+            None => (1, None),
+        };
+        let fault = self.fault(&action, page);
+        if let Some(broken) = fault.and_then(|how| error(false, how)) {
+            return Ok((broken, None));
+        }
+        let mut answer = exchange(self.moto, request)?;
+        if pages::listing(&action).is_some() && answer.status() == 200 {
+            std::thread::sleep(self.pace.page_time);
+            let asked = argument("MaxResults").and_then(|size| size.parse().ok()).unwrap_or(1_000);
+            let size = self.pace.page_items.min(asked);
+            let whole = answer.text();
+            let cut = pages::page(&whole, &action, after.as_deref(), size);
+            let (body, next) = cut.with_context(|| format!("cutting {whole}"))?;
+            answer.body = match next {
+                Some(id) => {
+                    let ours = pages::hex(&format!("{}|{id}", page + 1));
+                    body.replace(&format!("<nextToken>{}<", pages::hex(&id)), &format!("<nextToken>{ours}<")).into_bytes()
+                }
+                None => body.into_bytes(),
+            };
+            self.interlude(&action, page);
+        }
+        match fault {
+            Some(Break::Half) => answer.body.truncate(answer.body.len() / 2),
+            Some(Break::NoList) => answer.body = pages::without_list(&answer.text(), &action).into_bytes(),
+            _ => {}
+        }
+        Ok((answer, fault))
+    }
+
+    fn logs(&self, action: &str, request: &Message) -> Result<(Message, Option<Break>)> {
+        let refusal = (action == "PutLogEvents").then(|| limits::put_log_events(&request.body)).flatten();
+        if let Some(refusal) = self.gate(action, true, refusal) {
+            return Ok((refusal, None));
+        }
+        let fault = self.fault(action, 1);
+        if let Some(broken) = fault.and_then(|how| error(true, how)) {
+            return Ok((broken, None));
+        }
+        let mut answer = exchange(self.moto, request)?;
+        if action == "PutLogEvents" && answer.status() == 200 {
+            let events: Value = serde_json::from_slice(&request.body)?;
+            let messages = events["logEvents"].as_array().into_iter().flatten();
+            let messages = messages.filter_map(|event| event["message"].as_str().map(ToOwned::to_owned));
+            self.state().acknowledged.extend(messages);
+        }
+        if fault == Some(Break::Half) {
+            answer.body.truncate(answer.body.len() / 2);
+        }
+        Ok((answer, fault))
+    }
+
+    /// Counts the call, and refuses it when it is over a limit or a bucket is empty.
+    fn gate(&self, action: &str, is_logs: bool, refusal: Option<Message>) -> Option<Message> {
+        *self.state().calls.entry(action.to_owned()).or_default() += 1;
+        if let Some(refusal) = refusal {
+            self.state().refused.push(format!("{action}: {}", refusal.text()));
+            return Some(refusal);
+        }
+        if self.buckets.take(action) {
+            return None;
+        }
+        self.state().throttled += 1;
+        error(is_logs, Break::Throttled).or_else(|| Some(logs_error(400, "ThrottlingException", "Rate exceeded")))
+    }
+
+    /// The fault that strikes now, if one does.
+    fn fault(&self, action: &str, page: u32) -> Option<Break> {
+        let mut state = self.state();
+        let fault = state.faults.iter_mut().find(|fault| fault.applies(action, page))?;
+        if let Some(times) = &mut fault.times {
+            *times -= 1;
+        }
+        Some(fault.how)
+    }
+
+    fn interlude(&self, action: &str, page: u32) {
+        let mut state = self.state();
+        let found = state.interludes.iter().position(|(of, after, _)| of == action && *after == page);
+        let work = found.map(|index| state.interludes.remove(index).2);
+        drop(state);
+        if let Some(work) = work {
+            work();
+        }
+    }
+
+    /// Waits until an action has been called `more` times from now on.
+    pub fn wait_calls(&self, action: &str, more: u32, limit: Duration) -> bool {
+        let wanted = self.calls(action) + more;
+        let deadline = Instant::now() + limit;
+        while self.calls(action) < wanted {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+}

@@ -1,0 +1,126 @@
+//! A running `postern-cloudsync`: started, killed at any moment, started again.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::api::REGION;
+use crate::wait;
+
+/// The program: `POSTERN_CLOUDSYNC_BIN`, or what cargo built beside this program.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("POSTERN_CLOUDSYNC_BIN") {
+        return Ok(path.into());
+    }
+    let me = std::env::current_exe().context("finding this program")?;
+    let mut folders = me.ancestors().skip(1).take(2).map(|folder| folder.join("postern-cloudsync"));
+    let found = folders.find(|path| path.is_file());
+    found.with_context(|| {
+        format!("no postern-cloudsync near {}; build it with `cargo build -p cloudsync`", me.display())
+    })
+}
+
+/// A running `postern-cloudsync run`; killed when dropped.
+#[derive(Debug)]
+pub struct Sidecar {
+    folder: PathBuf,
+    environment: Vec<(String, String)>,
+    child: Option<Child>,
+}
+
+impl Sidecar {
+    /// Sets one up in `folder`, with this configuration, against this endpoint; does not start it.
+    pub fn new(folder: &Path, endpoint: &str, config: &str) -> Result<Self> {
+        std::fs::create_dir_all(folder).context("making its folder")?;
+        let text = format!(
+            "control_socket = \"{0}/control.sock\"\nspool = \"{0}/spool\"\nstate_dir = \"{0}/sync\"\n{config}",
+            folder.display()
+        );
+        std::fs::write(folder.join("cloudsync.toml"), text).context("writing cloudsync.toml")?;
+        let variables = [
+            ("AWS_ENDPOINT_URL", endpoint),
+            ("AWS_REGION", REGION),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+        ];
+        let environment = variables.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        Ok(Self { folder: folder.to_owned(), environment, child: None })
+    }
+
+    /// Sets or replaces a variable of its environment.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != key);
+        self.environment.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Starts `run`.
+    pub fn start(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(binary()?).args(["run", "--config"]);
+        self.dress(&mut command).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().context("starting postern-cloudsync")?);
+        Ok(())
+    }
+
+    /// Runs `once` to its end.
+    pub fn once(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(binary()?);
+        command.arg("once").args(arguments).arg("--config");
+        self.dress(&mut command).output().context("running postern-cloudsync once")
+    }
+
+    fn dress<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        let variables = self.environment.iter().map(|(key, value)| (key, value));
+        command.arg(self.folder.join("cloudsync.toml")).envs(variables).env("POSTERN_LOG", LEVELS).stdin(Stdio::null())
+    }
+
+    /// Kills it, as the kernel's out-of-memory killer would.
+    pub fn kill(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { bail!("it does not run") };
+        child.kill().context("killing postern-cloudsync")?;
+        child.wait().map(drop).context("waiting for postern-cloudsync")
+    }
+
+    /// Everything it wrote so far.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// Waits until it has written this.
+    pub fn wait_line(&self, text: &str) -> Result<()> {
+        if wait::holds(wait::PATIENCE, || self.output().contains(text)) {
+            return Ok(());
+        }
+        bail!("postern-cloudsync never wrote {text:?}:\n{}", self.output())
+    }
+
+    /// How often it has written this.
+    pub fn count(&self, text: &str) -> usize {
+        self.output().matches(text).count()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("cloudsync.log")
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            drop(self.kill());
+        }
+        if std::thread::panicking() {
+            let text = format!("--- postern-cloudsync\n{}\n", self.output());
+            // The test has failed already; its reader gets what can be had.
+            drop(std::io::stderr().write_all(text.as_bytes()));
+        }
+    }
+}
+
+/// What it writes: its own lines, and warnings of everybody else.
+const LEVELS: &str = "warn,postern_cloudsync=info";
