@@ -64,6 +64,8 @@ pub struct Parts {
     pub tally: Arc<Tally>,
     /// What clients of the control socket are told unasked.
     pub events: broadcast::Sender<Event>,
+    /// The newest generation whose names all have an answer or a failure.
+    pub primed: Arc<AtomicU64>,
 }
 
 impl Appliance {
@@ -125,6 +127,10 @@ impl Appliance {
         if changed {
             self.spread(&snapshot);
             self.end_refused(&snapshot);
+        } else if self.parts.primed.load(Ordering::Relaxed) == snapshot.generation() {
+            // Whoever publishes the same again waits for this word as well.
+            let generation = snapshot.generation();
+            drop(self.parts.events.send(Event::Primed { generation }));
         }
         let old = (!first).then(|| previous.draft());
         let stamp = self.stamp(&snapshot);

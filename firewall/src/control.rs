@@ -174,8 +174,10 @@ fn welcome(request: &Request, right: Right, appliance: &Shared) -> Result<Welcom
         boot: boot.to_owned(),
         policy: appliance.adopted(),
     };
-    tracing::info!(program = hello.program, "a program connects");
     let wants_events = hello.events && right == Right::Publish;
+    if wants_events {
+        tracing::info!(program = hello.program, "a publisher connects");
+    }
     Ok((welcome, wants_events.then(|| appliance.events())))
 }
 

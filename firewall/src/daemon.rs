@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use inspect::{Answer, Limits};
@@ -34,7 +35,7 @@ use crate::queue::{
     self, BoundQueue, Order, QueueAddress, QueueHandle, QueueThreadError, Surroundings,
 };
 use crate::tally::Tally;
-use crate::witness::{self, Audience, WitnessSettings, WitnessThread};
+use crate::witness::{self, Audience, Witness, WitnessSettings, WitnessThread};
 
 /// Why the daemon could not start, or had to stop.
 #[derive(Debug, Error)]
@@ -171,33 +172,19 @@ impl Threads {
         let bound = (0..config.queues)
             .map(|number| queue::bind(usize::from(number), number))
             .collect::<Result<Vec<_>, _>>()?;
-        let addresses: Vec<QueueAddress> = bound.iter().map(BoundQueue::address).collect();
         let history_ms = u64::from(config.dns.history_seconds).saturating_mul(1_000);
         let bindings = Arc::new(BindingStore::new(history_ms, Scope::default()));
         let (events, _) = broadcast::channel(EVENTS_MAX);
+        let primed = Arc::new(AtomicU64::new(0));
         let audience = Listeners {
-            queues: addresses.clone(),
+            queues: bound.iter().map(BoundQueue::address).collect(),
             events: events.clone(),
+            primed: Arc::clone(&primed),
             log: log.clone(),
             appliance: config.appliance.clone(),
             policy: Arc::clone(store.current()),
         };
-        let (witness, witness_thread) = witness::start(
-            WitnessSettings {
-                upstreams: config
-                    .dns
-                    .upstreams
-                    .iter()
-                    .map(|upstream| upstream.0)
-                    .collect(),
-                max_qps: config.dns.max_qps,
-                user: config.users.witness.clone(),
-            },
-            Arc::clone(&bindings),
-            Box::new(audience),
-            clock,
-        )
-        .map_err(DaemonError::Witness)?;
+        let (witness, witness_thread) = start_witness(config, &bindings, audience, clock)?;
         let (unknown, unknown_receiver) = mpsc::channel(UNKNOWN_MAX);
         let surroundings = Surroundings {
             policy: Arc::clone(store.current()),
@@ -219,6 +206,7 @@ impl Threads {
             log,
             tally,
             events,
+            primed,
         };
         Ok(Self {
             parts,
@@ -233,6 +221,26 @@ impl Threads {
             log: log_thread,
         })
     }
+}
+
+fn start_witness(
+    config: &Config,
+    bindings: &Arc<BindingStore>,
+    audience: Listeners,
+    clock: Clock,
+) -> Result<(Witness, WitnessThread), DaemonError> {
+    let settings = WitnessSettings {
+        upstreams: config
+            .dns
+            .upstreams
+            .iter()
+            .map(|upstream| upstream.0)
+            .collect(),
+        max_qps: config.dns.max_qps,
+        user: config.users.witness.clone(),
+    };
+    witness::start(settings, Arc::clone(bindings), Box::new(audience), clock)
+        .map_err(DaemonError::Witness)
 }
 
 fn start_log(config: &Config) -> Result<(FlowLog, LogThread), DaemonError> {
@@ -289,6 +297,7 @@ fn limits(queues: usize) -> Limits {
 struct Listeners {
     queues: Vec<QueueAddress>,
     events: broadcast::Sender<Event>,
+    primed: Arc<AtomicU64>,
     log: FlowLog,
     appliance: String,
     policy: Arc<crate::policy_store::CurrentPolicy>,
@@ -304,6 +313,7 @@ impl Audience for Listeners {
 
     fn primed(&self, generation: u64) {
         tracing::info!(generation, "primed");
+        self.primed.store(generation, Ordering::Relaxed);
         // Nobody may be listening.
         drop(self.events.send(Event::Primed { generation }));
     }

@@ -15,8 +15,8 @@ use std::thread::JoinHandle;
 
 use inspect::{FlowRecord, Outcome};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use policy::preferences::OnPolicyChange;
-use policy::{AppProto, Ask, Date, Name, Snapshot, SynGate, Transport};
+use policy::preferences::{FlowLogVerbosity, OnPolicyChange};
+use policy::{AppProto, Ask, Date, Name, Reason, Snapshot, SynGate, Transport};
 use thiserror::Error;
 
 use crate::clock::unix_ms;
@@ -305,13 +305,13 @@ impl Follower {
             .map(|(key, _)| *key)
             .collect();
         for key in &refused {
-            self.kill(key);
+            self.kill(key, policy);
         }
         refused.len()
     }
 
     /// Marks a flow to be ended and asks its server for the numbers to reset it with.
-    fn kill(&mut self, key: &Key) {
+    fn kill(&mut self, key: &Key, policy: &Snapshot) {
         let tuple = Tuple {
             protocol: key.protocol,
             source: key.client,
@@ -330,6 +330,11 @@ impl Follower {
         }
         if let Some(flow) = self.flows.get_mut(key) {
             flow.ending = true;
+            if let Some(record) = &flow.record
+                && policy.preferences().flow_log_verbosity != FlowLogVerbosity::None
+            {
+                self.settings.log.flow(Box::new(ended_by(policy, record)));
+            }
         }
         if key.protocol != TCP {
             return;
@@ -344,6 +349,22 @@ impl Follower {
             // It ends at the next packet of either side instead.
             tracing::debug!(%error, "probing a flow that is to end");
         }
+    }
+}
+
+/// The line that says why a live flow was ended.
+fn ended_by(policy: &Snapshot, record: &FlowRecord) -> FlowRecord {
+    FlowRecord {
+        unix_ms: unix_ms(),
+        outcome: Outcome::Disallowed(Reason::PolicyChanged),
+        gid: None,
+        rule: None,
+        generation: policy.generation(),
+        policy_id: Arc::from(policy.policy_id()),
+        rescued: false,
+        see_thru: None,
+        would_reason: None,
+        ..record.clone()
     }
 }
 

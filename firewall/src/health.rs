@@ -149,18 +149,18 @@ fn metrics(appliance: &Shared) -> String {
     for (name, value) in appliance.parts().tally.totals() {
         text += &format!("# TYPE postern_{name}_total counter\npostern_{name}_total {value}\n");
     }
-    text += &format!("# TYPE postern_refused_total counter\n");
+    text += "# TYPE postern_refused_total counter\n";
     for (reason, value) in &status.refused {
         text += &format!("postern_refused_total{{reason=\"{reason}\"}} {value}\n");
     }
-    text += &format!("# TYPE postern_log_lines_total counter\n");
+    text += "# TYPE postern_log_lines_total counter\n";
     for (stream, size) in &status.spool {
         text += &format!(
             "postern_log_lines_total{{stream=\"{stream}\"}} {}\n",
             size.lines
         );
     }
-    text += &format!("# TYPE postern_log_lines_lost_total counter\n");
+    text += "# TYPE postern_log_lines_lost_total counter\n";
     for stream in status.spool.keys() {
         let lost = appliance.parts().log.counts().lost(*stream);
         text += &format!("postern_log_lines_lost_total{{stream=\"{stream}\"}} {lost}\n");

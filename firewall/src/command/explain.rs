@@ -17,10 +17,13 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Finding, Failure> {
             let policy = Snapshot::compile(draft, 0).map_err(Failure::input)?;
             crate::explain::explain(&policy, &question, unix_ms()).map_err(Failure::input)?
         }
-        None => match ask(args.config.as_deref(), &Request::Explain(question))? {
-            Reply::Explained(explanation) => explanation,
-            other => return Err(unexpected(&other)),
-        },
+        None => {
+            let reply = ask(args.config.as_deref(), &Request::Explain(question))?;
+            let Reply::Explained(explanation) = reply else {
+                return Err(unexpected(&reply));
+            };
+            explanation
+        }
     };
     if args.json {
         let json = serde_json::to_string(&explanation).map_err(Failure::machine)?;

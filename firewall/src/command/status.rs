@@ -11,9 +11,9 @@ use crate::config::Config;
 
 /// Prints the daemon's status; exit code 1 when something is degraded.
 pub(crate) fn run(args: &StatusArgs) -> Result<Finding, Failure> {
-    let status = match ask(args.config.as_deref(), &Request::Status)? {
-        Reply::Status(status) => status,
-        other => return Err(unexpected(&other)),
+    let reply = ask(args.config.as_deref(), &Request::Status)?;
+    let Reply::Status(status) = reply else {
+        return Err(unexpected(&reply));
     };
     if args.json {
         let mut json = serde_json::to_string_pretty(&status).map_err(Failure::machine)?;
@@ -40,10 +40,12 @@ pub(crate) fn ask(config: Option<&Path>, request: &Request) -> Result<Reply, Fai
 
 /// An answer that does not fit the request, the daemon's refusal first of all.
 pub(crate) fn unexpected(reply: &Reply) -> Failure {
-    match reply {
-        Reply::Refused { why } => Failure::machine(format!("asking the daemon: {why}")),
-        other => Failure::machine(format!("asking the daemon: unexpected answer {other:?}")),
-    }
+    let why = if let Reply::Refused { why } = reply {
+        why.clone()
+    } else {
+        format!("unexpected answer {reply:?}")
+    };
+    Failure::machine(format!("asking the daemon: {why}"))
 }
 
 fn table(status: &StatusReply) -> String {

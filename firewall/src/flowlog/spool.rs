@@ -207,7 +207,7 @@ impl Spool {
                 stream: writer.stream,
                 segments: u64::try_from(segments).unwrap_or(u64::MAX),
                 bytes: bytes.saturating_add(open.map_or(0, |open| open.bytes)),
-                oldest: numbers.min().or(open.map(|open| open.number)),
+                oldest: numbers.min().or_else(|| open.map(|open| open.number)),
             }
         };
         self.writers.iter().map(size).collect()
