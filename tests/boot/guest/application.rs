@@ -20,7 +20,7 @@ pub(crate) const ABORT: &[u8] = b"please reset us now";
 /// Content of a protected record that makes the server send [`BULK_BYTES`].
 pub(crate) const BULK: &[u8] = b"please send it all";
 /// Content bytes of a bulk answer.
-pub(crate) const BULK_BYTES: usize = 8 << 20;
+pub(crate) const BULK_BYTES: usize = 4 << 20;
 
 /// What one connection brought.
 #[derive(Debug, Clone)]

@@ -3,7 +3,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,9 +12,8 @@ use e2e::daemon::Daemon;
 use e2e::packet::{Seen, flags};
 use e2e::topology::{API, Asker, EVIL, Family, NAMELESS, OLD, RECORDER, Site};
 use e2e::wait;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 
-use crate::world::{HTTPS, World};
+use crate::world::{HTTPS, World, dial};
 
 /// One attempt to be made.
 #[derive(Debug, Clone, Copy)]
@@ -213,15 +211,7 @@ impl Plan {
 
 /// Asks in the clear; whether an answer of success came.
 fn plain(from: SocketAddr, to: SocketAddr) -> Result<bool> {
-    let family = if from.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    };
-    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(from))?;
-    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
-    let mut stream = TcpStream::from(socket);
+    let mut stream = dial(from, to)?;
     stream.set_read_timeout(Some(CLIENT_LIMIT))?;
     stream.write_all(REQUEST)?;
     let mut text = Vec::new();

@@ -1,17 +1,17 @@
 //! A judged bulk transfer between kernels, and the counters that tell which path its packets took.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::boot::report::{Guard, Offload, Transfer};
 use e2e::hello::{self, ClientHello};
-use e2e::topology::{Family, RECORDER};
+use e2e::topology::{Asker, Family, RECORDER};
 use e2e::wait;
 
 use crate::application::{BULK, BULK_BYTES, ECHO};
-use crate::world::{HTTPS, World};
+use crate::world::{HTTPS, World, dial};
 
 /// Transfers [`BULK_BYTES`] once the flow is judged.
 pub(crate) fn run(
@@ -20,16 +20,14 @@ pub(crate) fn run(
     offload: Offload,
     guard: Guard,
 ) -> Result<Transfer> {
-    let queued_before = world.queued()?;
-    let address = RECORDER.at(family, HTTPS);
-    let connected = world
-        .topology
-        .client
-        .enter(|| TcpStream::connect_timeout(&address, LIMIT))?;
-    let mut stream = connected.with_context(|| format!("connecting to {address}"))?;
+    let port = port(family, offload, guard);
+    world.watch(port)?;
+    let (queued, marked) = (world.queued()?, world.marked()?);
+    let from = SocketAddr::new(Asker::Workload.address(family), port);
+    let to = RECORDER.at(family, HTTPS);
+    let mut stream = world.topology.client.enter(|| dial(from, to))??;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_nodelay(true)?;
-    let port = stream.local_addr()?.port();
     ask(
         &mut stream,
         &ClientHello::new(RECORDER.name).record(),
@@ -42,9 +40,8 @@ pub(crate) fn run(
     }
     // Verdicts that were under way have arrived by now.
     std::thread::sleep(Duration::from_millis(200));
-    let queued = world.queued()?;
-    world.watch(port)?;
-    let (asked, forwarded) = (world.asked()?, world.forwarded()?);
+    let (queued, to_judge) = (world.queued()? - queued, world.marked()? - marked);
+    let forwarded = world.forwarded()?;
     let bytes = 2 * (BULK_BYTES / 2);
     ask(&mut stream, &hello::protected(BULK), bytes / 2)?;
     // The table is read while it changes: a line can be missed once, not again and again.
@@ -58,11 +55,24 @@ pub(crate) fn run(
         offload,
         guard,
         bytes: u64::try_from(bytes)?,
-        queued_to_judge: queued.saturating_sub(queued_before),
-        queued_in_bulk: world.asked()?.saturating_sub(asked),
-        forwarded_in_bulk: world.forwarded()?.saturating_sub(forwarded),
+        marked_to_judge: to_judge,
+        queued_to_judge: queued,
+        marked_in_bulk: world.marked()? - marked - to_judge,
+        forwarded_in_bulk: world.forwarded()? - forwarded,
         entry,
     })
+}
+
+/// A port that no other transfer uses.
+fn port(family: Family, offload: Offload, guard: Guard) -> u16 {
+    let family = if family == Family::V6 { 1 } else { 0 };
+    let offload = if offload == Offload::Flowtable { 2 } else { 0 };
+    let guard = match guard {
+        Guard::Control => 0,
+        Guard::ForwardRule => 4,
+        Guard::Postern => 8,
+    };
+    46_000 + family + offload + guard
 }
 
 /// Sends and reads `answer` bytes.

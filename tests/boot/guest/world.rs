@@ -1,7 +1,8 @@
 //! The lab's three namespaces with servers in them, and what the firewall's kernel says about flows.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,6 +10,7 @@ use e2e::capture::Capture;
 use e2e::peer::{Authority, TlsServer};
 use e2e::topology::{API, FAMILIES, Family, NAMELESS, OLD, RECORDER, Topology};
 use e2e::wait;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 
 use crate::application::Application;
 
@@ -120,14 +122,14 @@ impl World {
     pub(crate) fn watch(&self, port: u16) -> Result<()> {
         let rule = format!(
             "flush chain inet boot_probe marked; add rule inet boot_probe marked \
-             meta l4proto tcp ct original proto-src {port} meta mark & 0x700 != 0 counter name asked"
+             meta l4proto tcp ct original proto-src {port} meta mark & 0x700 != 0 counter name marked"
         );
         self.topology.firewall.run("nft", &[&rule]).map(drop)
     }
 
-    /// What [`World::watch`] has counted, over all flows it was told of.
-    pub(crate) fn asked(&self) -> Result<u64> {
-        self.counter("asked")
+    /// What [`World::watch`] has counted, over all flows it was ever told of.
+    pub(crate) fn marked(&self) -> Result<u64> {
+        self.counter("marked")
     }
 
     fn counter(&self, name: &str) -> Result<u64> {
@@ -156,10 +158,25 @@ impl World {
     }
 }
 
+/// Connects from an address and port of one's own choosing.
+pub(crate) fn dial(from: SocketAddr, to: SocketAddr) -> Result<TcpStream> {
+    let family = if from.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(from))
+        .with_context(|| format!("binding {from}"))?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))
+        .with_context(|| format!("connecting to {to}"))?;
+    Ok(TcpStream::from(socket))
+}
+
 const WARM_UP_LIMIT: Duration = Duration::from_secs(15);
 
-/// Chain `marked` comes after the daemon's chain of the same hook that marks packets, and before the one that queues
-/// them: of two chains with one priority the older runs first.
-const FORWARD_COUNTER: &str = "table inet boot_probe { counter forwarded { }; counter asked { }; \
+/// Chain `marked` comes after the daemon's chain that marks packets and before the one that queues them, which are at
+/// −151 and −150: of two chains with one priority the newer runs first.
+const FORWARD_COUNTER: &str = "table inet boot_probe { counter forwarded { }; counter marked { }; \
      chain forward { type filter hook forward priority -500; counter name forwarded; }; \
-     chain marked { type filter hook forward priority -150; }; }";
+     chain marked { type filter hook forward priority -151; }; }";

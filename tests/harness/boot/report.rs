@@ -136,10 +136,12 @@ pub struct Transfer {
     pub guard: Guard,
     /// Bytes the client received.
     pub bytes: u64,
-    /// Packets queued to the daemon from the flow's SYN to its last verdict, by the queues' own count.
+    /// Packets of this flow that were marked for a queue, from its SYN to its last verdict.
+    pub marked_to_judge: u64,
+    /// Packets that came into any queue in the same time, by the queues' own count.
     pub queued_to_judge: u64,
     /// Packets of this flow that were marked for a queue during the bulk of the transfer.
-    pub queued_in_bulk: u64,
+    pub marked_in_bulk: u64,
     /// Packets of any flow counted in the forward hook during the bulk.
     pub forwarded_in_bulk: u64,
     /// The flow's conntrack entry during the bulk, as `/proc/net/nf_conntrack` shows it.
