@@ -4,8 +4,11 @@
 //! When a step fails, the ruleset, or the lockdown in its place, stays.
 
 use std::cell::RefCell;
+use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +16,8 @@ use std::time::Duration;
 
 use inspect::{Answer, Limits};
 use ipc::control::Event;
+use ipc::record::Stream;
+use nix::unistd::Group;
 use policy::{Draft, Name};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
@@ -250,8 +255,23 @@ fn start_log(config: &Config) -> Result<(FlowLog, LogThread), DaemonError> {
         capacity: flowlog::CAPACITY,
         to_stdout: config.log_stdout,
     };
-    flowlog::start(&dir, config.spool.max_bytes, settings)
-        .map_err(|error| DaemonError::Spool(dir.display().to_string(), error))
+    let spool_error = |error| DaemonError::Spool(dir.display().to_string(), error);
+    let started = flowlog::start(&dir, config.spool.max_bytes, settings).map_err(spool_error)?;
+    share_with_group(&dir, &config.users.ipc_group).map_err(spool_error)?;
+    Ok(started)
+}
+
+/// Lets the group that cloudsync is in read the spool; segments inherit it from their folder.
+fn share_with_group(dir: &Path, group: &str) -> io::Result<()> {
+    let Some(group) = Group::from_name(group)? else {
+        return Ok(());
+    };
+    let streams = Stream::ALL.map(|stream| dir.join(stream.as_str()));
+    for folder in std::iter::once(dir.to_owned()).chain(streams) {
+        chown(&folder, None, Some(group.gid.as_raw()))?;
+        std::fs::set_permissions(&folder, Permissions::from_mode(SPOOL_FOLDER_MODE))?;
+    }
+    Ok(())
 }
 
 impl Threads {
@@ -412,6 +432,8 @@ async fn hold_kernel(appliance: &Shared) -> Result<(), DaemonError> {
 const EVENTS_MAX: usize = 256;
 /// Reports of unknown clients that may wait; the engine makes ten a second at most.
 const UNKNOWN_MAX: usize = 64;
+/// Set-group-id, so that every segment belongs to the folder's group.
+const SPOOL_FOLDER_MODE: u32 = 0o2750;
 const VERIFY_EVERY: Duration = Duration::from_secs(5);
 /// How often our own addresses are looked at.
 const SCOPE_EVERY: Duration = Duration::from_secs(30);

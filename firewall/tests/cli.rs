@@ -1,5 +1,10 @@
 //! The command line as a person meets it: exit codes and messages.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, helpers included"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

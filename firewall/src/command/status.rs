@@ -93,6 +93,15 @@ fn table(status: &StatusReply) -> String {
     for (reason, count) in &status.refused {
         row("", format!("{count:>8} {reason}"));
     }
+    text + &parts(status)
+}
+
+/// The daemon's own parts, and what is not as it should be.
+fn parts(status: &StatusReply) -> String {
+    let mut text = String::new();
+    let mut row = |key: &str, value: String| {
+        text += &format!("{key:<14}{value}\n");
+    };
     row(
         "queues",
         format!("{} ({:?})", status.queues, status.queue_form).to_lowercase(),
