@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 
 /// TCP flag bits, RFC 9293, section 3.1.
 pub mod flags {
@@ -327,11 +327,11 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Reads an IP packet; `None` for what is not one.
+    /// Reads an IP packet, however broken what it carries; `None` for what is not one.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let packet = SlicedPacket::from_ip(bytes).ok()?;
+        let packet = LaxSlicedPacket::from_ip(bytes).ok()?;
         let (from, to, ttl, protocol, rest) = match packet.net.as_ref()? {
-            NetSlice::Ipv4(v4) => {
+            LaxNetSlice::Ipv4(v4) => {
                 let header = v4.header();
                 let rest = v4.payload();
                 let (from, to) = (
@@ -340,7 +340,7 @@ impl Seen {
                 );
                 (from, to, header.ttl(), rest.ip_number.0, rest.payload)
             }
-            NetSlice::Ipv6(v6) => {
+            LaxNetSlice::Ipv6(v6) => {
                 let header = v6.header();
                 let rest = v6.payload();
                 let (from, to) = (
@@ -349,7 +349,7 @@ impl Seen {
                 );
                 (from, to, header.hop_limit(), rest.ip_number.0, rest.payload)
             }
-            NetSlice::Arp(_) => return None,
+            LaxNetSlice::Arp(_) => return None,
         };
         let mut seen = Self {
             from: SocketAddr::new(from, 0),

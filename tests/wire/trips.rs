@@ -39,6 +39,7 @@ both_families! {
         let scene = Scene::new(&lab, family);
         let mut tcp = scene.judged();
         let start = scene.daemon.queued_packets().unwrap();
+        assert!(start >= 5, "the kernel counts {start} queued packets");
         for _ in 0..50 {
             assert_echo(&mut tcp, &[0x42; 1_300]);
         }
@@ -60,6 +61,7 @@ both_families! {
         exchange(&allowed(), hello::server_flight().len());
         exchange(&hello::client_finish(), hello::client_finish().len());
         let start = scene.daemon.queued_packets().unwrap();
+        assert!(start >= 5, "the kernel counts {start} queued packets");
         for _ in 0..40 {
             exchange(&[0x17; 50_000], 50_000);
         }

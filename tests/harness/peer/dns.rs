@@ -29,7 +29,8 @@ impl Dns {
         );
         std::fs::write(config, text).with_context(|| format!("writing {}", config.display()))?;
         let mut command = namespace.command("dnsmasq");
-        command.args(["--keep-in-foreground", "-C"]).arg(config);
+        // Which also keeps it from changing users: in a user namespace there is only one.
+        command.args(["--no-daemon", "-C"]).arg(config);
         let process = Process::start(&mut command, "dnsmasq", || answers(namespace, address))?;
         Ok(Self {
             _process: process,
