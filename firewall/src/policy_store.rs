@@ -134,7 +134,7 @@ impl PolicyStore {
     pub fn open(dir: &Path) -> Result<(Self, Found), OpenStoreError> {
         fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o750)
+            .mode(0o751)
             .create(dir)
             .map_err(|source| OpenStoreError::Folder {
                 path: dir.to_owned(),

@@ -168,6 +168,7 @@ impl BoundQueue {
             in_use: self.in_use,
             inspector: Inspector::new(limits),
             counted: Counters::default(),
+            undecided: 0,
             surroundings,
         };
         let thread = std::thread::Builder::new()
@@ -236,6 +237,7 @@ struct Worker {
     inspector: Inspector,
     verdicts: VerdictBatch,
     counted: Counters,
+    undecided: u64,
     surroundings: Surroundings,
 }
 
@@ -443,6 +445,13 @@ impl Worker {
         if counters != self.counted {
             self.surroundings.tally.add(&self.counted, &counters);
             self.counted = counters;
+        }
+        let undecided = u64::try_from(self.inspector.undecided()).unwrap_or(u64::MAX);
+        if undecided != self.undecided {
+            self.surroundings
+                .tally
+                .note_undecided(self.undecided, undecided);
+            self.undecided = undecided;
         }
     }
 }

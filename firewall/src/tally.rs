@@ -27,6 +27,7 @@ struct EngineTotals {
     rescued: AtomicU64,
     suppressed: AtomicU64,
     judged: AtomicU64,
+    asymmetric: AtomicU64,
     dropped: AtomicU64,
 }
 
@@ -91,6 +92,10 @@ impl Tally {
             after.suppressed.wrapping_sub(before.suppressed),
         );
         add(&engine.judged, after.judged.wrapping_sub(before.judged));
+        add(
+            &engine.asymmetric,
+            after.asymmetric.wrapping_sub(before.asymmetric),
+        );
         add(&engine.dropped, after.dropped.wrapping_sub(before.dropped));
     }
 
@@ -126,7 +131,7 @@ impl Tally {
     }
 
     /// Every plain total by its metric name.
-    pub fn totals(&self) -> [(&'static str, u64); 11] {
+    pub fn totals(&self) -> [(&'static str, u64); 12] {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let engine = &self.engine;
         [
@@ -134,6 +139,7 @@ impl Tally {
             ("packets", of(&engine.packets)),
             ("dropped", of(&engine.dropped)),
             ("judged", of(&engine.judged)),
+            ("asymmetric", of(&engine.asymmetric)),
             ("rescued", of(&engine.rescued)),
             ("suppressed", of(&engine.suppressed)),
             ("dns_budget", of(&engine.dns_budget)),
