@@ -11,10 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use inspect::{
-    Answer, Category, Class, Counters, Env, FlowKey, FlowRecord, Inspector, Limits, Output, Reset,
-    Verdict,
-};
+use inspect::{Answer, Category, Counters, Env, FlowRecord, Inspector, Limits, Output};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use policy::preferences::FlowLogVerbosity;
 use policy::{Name, Snapshot};
@@ -22,17 +19,21 @@ use thiserror::Error;
 
 use crate::bindings::BindingStore;
 use crate::clock::Clock;
-use crate::conntrack::{Conntrack, Tuple};
+use crate::conntrack::Conntrack;
 use crate::flowlog::FlowLog;
 use crate::flows::FlowEvent;
-use crate::marks::{self, QueueClass};
+use crate::marks::QueueClass;
 use crate::netlink::NetlinkError;
 use crate::nfqueue::{Action, Batch, Event, Packet, Queue, QueueError, QueueOptions, VerdictBatch};
 use crate::policy_store::CurrentPolicy;
-use crate::raw::{RawSender, Segment, SegmentKind};
+use crate::raw::RawSender;
 use crate::tally::Tally;
 use crate::wake::{self, Mailbox, Sender};
 use crate::witness::Witness;
+
+mod translate;
+
+use translate::{action_of, class_of, segment_of, tuple_of};
 
 /// What other threads tell a queue thread.
 #[derive(Debug)]
@@ -456,93 +457,7 @@ impl Worker {
     }
 }
 
-/// The engine tells a SYN/ACK from other replies; the ruleset queues both alike.
-fn class_of(class: QueueClass, packet: &[u8]) -> Class {
-    match class {
-        QueueClass::Original => Class::Original,
-        QueueClass::Reply if is_syn_ack(packet) => Class::SynAck,
-        QueueClass::Reply => Class::Reply,
-        QueueClass::Syn => Class::Syn,
-        QueueClass::StaleSyn => Class::StaleSyn,
-        QueueClass::NonTcp => Class::NonTcp,
-        QueueClass::Kill => Class::Kill,
-    }
-}
-
-/// Whether a TCP packet has SYN set. The kernel has dropped options and extension headers of
-/// IP and reassembled fragments, so the TCP header follows the fixed one.
-fn is_syn_ack(packet: &[u8]) -> bool {
-    /// Offset of the flags in a TCP header (RFC 9293, section 3.1).
-    const FLAGS: usize = 13;
-    const SYN: u8 = 0x02;
-    let header_bytes = match packet.first() {
-        Some(first) if first >> 4 == 4 => usize::from(first & 0x0f).saturating_mul(4),
-        Some(_) => 40,
-        None => return false,
-    };
-    packet
-        .get(header_bytes.saturating_add(FLAGS))
-        .is_some_and(|flags| flags & SYN != 0)
-}
-
-fn action_of(verdict: Verdict, generation: u64) -> Action {
-    match verdict {
-        Verdict::Pass => Action::Continue(marks::VERDICT_PASS),
-        Verdict::Judged => Action::Continue(marks::judged(generation)),
-        Verdict::Drop => Action::Drop,
-        Verdict::Reject => Action::Continue(marks::VERDICT_REJECT),
-    }
-}
-
-fn segment_of(reset: &Reset) -> Segment {
-    Segment {
-        source: reset.src,
-        destination: reset.dst,
-        sequence: reset.seq,
-        kind: SegmentKind::Reset {
-            acknowledge: Some(reset.ack),
-        },
-    }
-}
-
-/// IANA protocol number of TCP.
-const TCP: u8 = 6;
-
-fn tuple_of(flow: &FlowKey) -> Tuple {
-    Tuple {
-        protocol: TCP,
-        source: flow.client,
-        destination: flow.server,
-    }
-}
-
 /// Answers that may wait for a queue thread.
 const ORDERS_MAX: usize = 16_384;
 /// Longest sleep, so that counters are never older than this.
 const IDLE_MS: u16 = 500;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn syn_ack_is_told_from_other_replies_in_both_families() {
-        let mut v4 = [0_u8; 40];
-        v4[0] = 0x45;
-        assert!(!is_syn_ack(&v4));
-        v4[33] = 0x12;
-        assert!(is_syn_ack(&v4));
-        let mut v6 = [0_u8; 60];
-        v6[0] = 0x60;
-        v6[53] = 0x12;
-        assert!(is_syn_ack(&v6));
-        assert!(!is_syn_ack(&v6[..50]));
-        assert!(!is_syn_ack(&[]));
-    }
-
-    #[test]
-    fn judged_verdict_carries_its_generation() {
-        assert_eq!(action_of(Verdict::Judged, 7), Action::Continue(0x0007_0002));
-        assert_eq!(action_of(Verdict::Drop, 7), Action::Drop);
-    }
-}
