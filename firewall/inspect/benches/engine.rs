@@ -235,8 +235,9 @@ fn run(script: &Script) {
     );
 }
 
-/// Growth of the process per flow that waits for its server, and per flow that was judged a
-/// moment ago.fn weigh(script: &Script) {
+/// Growth of the process per flow that waits for its server, and what is left of flows that
+/// were judged.
+fn weigh(script: &Script) {
     let mut bench = Bench::new(script);
     let end = u32::try_from(script.hello.len()).expect("a hello") + 101;
     let flight = u32::try_from(script.server_flight.len()).expect("a flight") + 501;
