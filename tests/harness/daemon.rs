@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::flowlog::Logs;
-use crate::netns::Namespace;
+use crate::netns::{self, Namespace};
 use crate::topology::{Family, RESOLVER, Topology};
 use crate::wait;
 
@@ -70,6 +70,8 @@ instance = "attacker"
 groups = ["web", "git"]
 "#;
 
+const ONE_USER: &str = "[users]\nwitness = \"root\"\nipc_group = \"root\"\noperators = \"root\"\n";
+
 /// A running `postern run`; killed when dropped.
 #[derive(Debug)]
 pub struct Daemon<'t> {
@@ -99,7 +101,13 @@ impl<'t> Daemon<'t> {
             topology.file("overlay.toml").display(),
             RESOLVER.address(Family::V4),
         );
-        std::fs::write(&config, text).context("writing postern.toml")?;
+        // Where root is the only user, it is also the witness.
+        let users = if netns::outsider().is_some() {
+            ONE_USER
+        } else {
+            ""
+        };
+        std::fs::write(&config, text + users).context("writing postern.toml")?;
         let path = topology.file("inventory.toml");
         std::fs::write(&path, inventory).context("writing the inventory")?;
         std::fs::create_dir_all(&state).context("making the state folder")?;

@@ -188,6 +188,38 @@ impl Drop for Namespace {
     }
 }
 
+/// Who started this, when this is root only of a user namespace that has no other user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outsider {
+    /// The name.
+    pub name: String,
+    /// The number outside.
+    pub uid: u32,
+}
+
+/// Whether this runs in a user namespace with a single user, and on whose behalf.
+///
+/// Servers that give up root cannot there: nobody else exists. They run as the outsider, one namespace further in.
+pub fn outsider() -> Option<Outsider> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
+    let numbers: Vec<u32> = map
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let [0, uid, 1] = numbers[..] else {
+        return None;
+    };
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let name = users.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        (fields.get(2)?.parse() == Ok(uid)).then(|| fields[0].to_owned())
+    });
+    Some(Outsider {
+        name: name.unwrap_or_else(|| uid.to_string()),
+        uid,
+    })
+}
+
 /// Ends this process after replacing it: the program runs again as root of a user namespace of its own.
 ///
 /// Returns at once for root. Otherwise it comes back only when user namespaces are not to be had.
@@ -198,6 +230,14 @@ pub fn become_root() -> Result<()> {
     let me = std::env::current_exe().context("finding this program")?;
     let error = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "--mount"])
+        // Where nft, sshd and dnsmasq are, and a user's shell does not look.
+        .env(
+            "PATH",
+            format!(
+                "{}:/usr/sbin:/sbin",
+                std::env::var("PATH").unwrap_or_default()
+            ),
+        )
         .arg(me)
         .args(std::env::args_os().skip(1))
         .exec();

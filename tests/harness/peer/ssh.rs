@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::Process;
-use crate::netns::Namespace;
+use crate::netns::{self, Namespace};
 
 /// A running `sshd`.
 #[derive(Debug)]
@@ -43,7 +43,22 @@ impl SshServer {
         std::fs::write(&file, config).context("writing sshd_config")?;
         // Where privileges are separated; the mount is the namespace's own.
         namespace.run("mkdir", &["-p", "-m", "0755", "/run/sshd"])?;
-        let mut command = namespace.command("/usr/sbin/sshd");
+        let mut command = match netns::outsider() {
+            None => namespace.command("/usr/sbin/sshd"),
+            Some(outsider) => {
+                let id = outsider.uid.to_string();
+                let mut command = namespace.command("unshare");
+                command.args([
+                    "--user",
+                    "--map-user",
+                    &id,
+                    "--map-group",
+                    &id,
+                    "/usr/sbin/sshd",
+                ]);
+                command
+            }
+        };
         command.args(["-D", "-e", "-f"]).arg(file);
         let process = Process::listening(&mut command, "sshd", namespace, address)?;
         Ok(Self {
@@ -56,7 +71,8 @@ impl SshServer {
     pub fn log_in(&self, client: &Namespace, options: &[&str], host: &str) -> Result<String> {
         let key = self.folder.join("client");
         let key = key.to_str().context("a path in UTF-8")?;
-        let to = format!("root@{host}");
+        let user = netns::outsider().map_or_else(|| "root".to_owned(), |outsider| outsider.name);
+        let to = format!("{user}@{host}");
         let mut args = options.to_vec();
         args.extend([
             "-F",
