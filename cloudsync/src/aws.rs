@@ -17,6 +17,7 @@ mod error;
 mod inventory;
 mod metadata;
 mod security_groups;
+mod whole;
 
 pub(crate) use cloudwatch::CloudWatch;
 
@@ -61,6 +62,9 @@ pub(crate) struct Aws {
 impl Aws {
     /// Finds out which VPCs are served: those configured, else the instance's own, else all.
     pub(crate) async fn new(sdk: &SdkConfig, config: &Config) -> Self {
+        let ec2 = aws_sdk_ec2::config::Builder::from(sdk)
+            .interceptor(whole::Whole)
+            .build();
         let mut vpcs = config.aws.vpcs.clone();
         if vpcs.is_empty() {
             vpcs.extend(metadata::own_vpc().await);
@@ -73,7 +77,7 @@ impl Aws {
             tracing::info!(vpcs = vpcs.join(","), "serving");
         }
         Self {
-            ec2: aws_sdk_ec2::Client::new(sdk),
+            ec2: aws_sdk_ec2::Client::from_conf(ec2),
             vpcs,
             served: config.served.clone(),
             networks: None,

@@ -10,7 +10,7 @@ fn bad_descriptions_are_faults_and_spare_the_rest() {
     let stage = Stage::new();
     let hostile = [
         "postern:tls:\"},\"gid\":\"sg-evil",
-        "postern:tls:\u{1b}[2J.example.com",
+        "postern:tls:\u{202e}moc.elpmaxe",
         "postern:tls:a..b.example.com",
         "postern:tls:203.0.113.9",
         "postern:tsl:api.example.com",
@@ -26,12 +26,29 @@ fn bad_descriptions_are_faults_and_spare_the_rest() {
     let ingress = Rule::https("postern:tls:ingress.example.com");
     stage.cloud.api.allow_in(&stage.gid, ingress).unwrap();
     let (daemon, _sidecar) = stage.run();
-    let policy = daemon.wait_policy(LIMIT, |snapshot| !snapshot.groups.is_empty()).unwrap().snapshot;
+    let policy = daemon
+        .wait_policy(LIMIT, |snapshot| !snapshot.groups.is_empty())
+        .unwrap()
+        .snapshot;
     assert_eq!(names(&policy), ["good.example.com"]);
     // One fault each, and one for the bad half of the last; the stars alone are no annotation.
-    assert!(policy.faults.len() >= hostile.len() + 2, "{:#?}", policy.faults);
-    assert!(policy.faults.iter().all(|fault| fault.object == stage.gid && fault.rule.is_some()));
-    assert!(policy.faults.iter().any(|fault| fault.kind == "ingress_rule"));
+    assert!(
+        policy.faults.len() >= hostile.len() + 2,
+        "{:#?}",
+        policy.faults
+    );
+    assert!(
+        policy
+            .faults
+            .iter()
+            .all(|fault| fault.object == stage.gid && fault.rule.is_some())
+    );
+    assert!(
+        policy
+            .faults
+            .iter()
+            .any(|fault| fault.kind == "ingress_rule")
+    );
     assert_eq!(policy.clients.len(), 1);
 }
 
@@ -40,10 +57,17 @@ fn the_double_takes_no_description_that_ec2_refuses() {
     let stage = Stage::new();
     let polite = stage.cloud.polite_api();
     for description in ["a \"quoted\" name", &"*".repeat(256), "ü"] {
-        let refused = polite.allow(&stage.gid, Rule::https(description)).unwrap_err();
-        assert!(format!("{refused:?}").contains("InvalidParameterValue"), "{refused:?}");
+        let refused = polite
+            .allow(&stage.gid, Rule::https(description))
+            .unwrap_err();
+        assert!(
+            format!("{refused:?}").contains("InvalidParameterValue"),
+            "{refused:?}"
+        );
     }
-    polite.allow(&stage.gid, Rule::https(&"*".repeat(255))).unwrap();
+    polite
+        .allow(&stage.gid, Rule::https(&"*".repeat(255)))
+        .unwrap();
 }
 
 #[test]
@@ -51,20 +75,36 @@ fn a_group_that_moves_between_pages_is_read_again_and_never_half() {
     let stage = Stage::new();
     stage.allow("postern:tls:old.example.com");
     let fresh = stage.cloud.api.group(&stage.vpc, "fresh").unwrap();
-    stage.cloud.api.allow(&fresh, Rule::https("postern:tls:new.example.com")).unwrap();
+    stage
+        .cloud
+        .api
+        .allow(&fresh, Rule::https("postern:tls:new.example.com"))
+        .unwrap();
     // After the interfaces were read, the interface changes groups and its former group is deleted.
     let (api, interface, gid) = (stage.cloud.api, stage.interface.clone(), stage.gid.clone());
-    stage.cloud.double.after_page("DescribeNetworkInterfaces", 1, move || {
-        api.regroup(&interface, &[&fresh]).unwrap();
-        api.delete_group(&gid).unwrap();
-    });
+    stage
+        .cloud
+        .double
+        .after_page("DescribeNetworkInterfaces", 1, move || {
+            api.regroup(&interface, &[&fresh]).unwrap();
+            api.delete_group(&gid).unwrap();
+        });
     let (daemon, sidecar) = stage.run();
-    daemon.wait_policy(LIMIT, |snapshot| names(snapshot) == ["new.example.com"]).unwrap();
+    daemon
+        .wait_policy(LIMIT, |snapshot| names(snapshot) == ["new.example.com"])
+        .unwrap();
     sidecar.wait_line("reading again").unwrap();
     for published in daemon.published() {
         let snapshot = published.snapshot;
-        let known: Vec<&str> = snapshot.groups.iter().map(|group| group.gid.as_str()).collect();
+        let known: Vec<&str> = snapshot
+            .groups
+            .iter()
+            .map(|group| group.gid.as_str())
+            .collect();
         let in_use = snapshot.clients.iter().flat_map(|client| &client.groups);
-        assert!(in_use.clone().all(|gid| known.contains(&gid.as_str())), "{snapshot:#?}");
+        assert!(
+            in_use.clone().all(|gid| known.contains(&gid.as_str())),
+            "{snapshot:#?}"
+        );
     }
 }

@@ -12,10 +12,16 @@ fn slow() -> (Stage, DaemonDouble, e2e::cloud::Sidecar) {
     let stage = Stage::new();
     stage.allow("postern:tls:api.example.com");
     let daemon = DaemonDouble::start(stage.folder.path()).unwrap();
-    let config = format!("[aws]\nvpcs = [\"{}\"]\n[poll]\ninterval_s = 60.0\n", stage.vpc);
-    let mut sidecar = e2e::cloud::Sidecar::new(stage.folder.path(), &stage.cloud.double.url(), &config).unwrap();
+    let config = format!(
+        "[aws]\nvpcs = [\"{}\"]\n[poll]\ninterval_s = 60.0\n",
+        stage.vpc
+    );
+    let mut sidecar =
+        e2e::cloud::Sidecar::new(stage.folder.path(), &stage.cloud.double.url(), &config).unwrap();
     sidecar.start().unwrap();
-    daemon.wait_policy(LIMIT, |snapshot| names(snapshot) == ["api.example.com"]).unwrap();
+    daemon
+        .wait_policy(LIMIT, |snapshot| names(snapshot) == ["api.example.com"])
+        .unwrap();
     (stage, daemon, sidecar)
 }
 
@@ -24,16 +30,28 @@ fn a_new_interface_is_in_the_policy_as_soon_as_it_is_seen() {
     let (stage, daemon, _sidecar) = slow();
     let api = &stage.cloud.api;
     let fresh = api.group(&stage.vpc, "fresh").unwrap();
-    api.allow(&fresh, e2e::cloud::Rule::https("postern:tls:fresh.example.com")).unwrap();
-    api.interface(&stage.subnet, "10.77.1.50", &[&fresh]).unwrap();
+    api.allow(
+        &fresh,
+        e2e::cloud::Rule::https("postern:tls:fresh.example.com"),
+    )
+    .unwrap();
+    api.interface(&stage.subnet, "10.77.1.50", &[&fresh])
+        .unwrap();
     let seen = Instant::now();
-    daemon.unknown_client("10.77.1.50".parse().unwrap()).unwrap();
+    daemon
+        .unknown_client("10.77.1.50".parse().unwrap())
+        .unwrap();
     let is_there = |snapshot: &ipc::snapshot::SnapshotV1| {
-        snapshot.clients.iter().any(|client| client.net == "10.77.1.50/32".parse().unwrap() && client.groups == [fresh.clone()])
+        snapshot.clients.iter().any(|client| {
+            client.net == "10.77.1.50/32".parse().unwrap() && client.groups == [fresh.clone()]
+        })
     };
     let published = daemon.wait_policy(LIMIT, is_there).unwrap();
     // With the rules of a group that nobody was in before.
-    assert_eq!(names(&published.snapshot), ["api.example.com", "fresh.example.com"]);
+    assert_eq!(
+        names(&published.snapshot),
+        ["api.example.com", "fresh.example.com"]
+    );
     let took = published.at.duration_since(seen);
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
@@ -44,7 +62,14 @@ fn an_address_nobody_has_is_answered_so() {
     let calls = stage.cloud.double.calls("DescribeNetworkInterfaces");
     let stranger = "10.77.1.99".parse().unwrap();
     daemon.unknown_client(stranger).unwrap();
-    assert!(wait::holds(LIMIT, || daemon.nobody() == [stranger]), "{:?}", daemon.nobody());
-    assert_eq!(stage.cloud.double.calls("DescribeNetworkInterfaces"), calls + 1);
+    assert!(
+        wait::holds(LIMIT, || daemon.nobody() == [stranger]),
+        "{:?}",
+        daemon.nobody()
+    );
+    assert_eq!(
+        stage.cloud.double.calls("DescribeNetworkInterfaces"),
+        calls + 1
+    );
     assert_eq!(daemon.published().len(), 1);
 }

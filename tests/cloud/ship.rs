@@ -21,8 +21,15 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let cloud = Cloud::with_pace(Pace { page_items: 100, page_time: Duration::from_millis(1) }).unwrap();
-        let folder = tempfile::Builder::new().prefix("postern-ship-").tempdir().unwrap();
+        let cloud = Cloud::with_pace(Pace {
+            page_items: 100,
+            page_time: Duration::from_millis(1),
+        })
+        .unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("postern-ship-")
+            .tempdir()
+            .unwrap();
         for stream in ["flow", "end", "dns", "config"] {
             fs::create_dir_all(folder.path().join("spool").join(stream)).unwrap();
         }
@@ -31,7 +38,9 @@ impl Scene {
 
     /// A sidecar that ships to the group `postern` and reads a file that never changes.
     fn sidecar(&self, logs: &str) -> Sidecar {
-        let config = format!("[poll]\ninterval_s = 30.0\nmax_backoff_s = 1.0\n[logs]\nlinger_s = 0.1\n{logs}");
+        let config = format!(
+            "[poll]\ninterval_s = 30.0\nmax_backoff_s = 1.0\n[logs]\nlinger_s = 0.1\n{logs}"
+        );
         Sidecar::new(self.folder.path(), &self.cloud.double.url(), &config).unwrap()
     }
 
@@ -48,7 +57,11 @@ impl Scene {
     }
 
     fn messages(&self, stream: &str) -> Vec<String> {
-        let events = self.cloud.api.log_events("postern", &format!("{stream}/fw-test")).unwrap();
+        let events = self
+            .cloud
+            .api
+            .log_events("postern", &format!("{stream}/fw-test"))
+            .unwrap();
         events.into_iter().map(|event| event.message).collect()
     }
 }
@@ -56,7 +69,9 @@ impl Scene {
 /// A line as the daemon writes it, `index` milliseconds after `start`.
 fn line(start: u64, index: u64) -> String {
     let time = Timestamp::from_unix_ms(start + index);
-    format!("{{\"time\":\"{time}\",\"cat\":\"client\",\"outcome\":\"allowed\",\"dhost\":\"n{index}.example.com\"}}")
+    format!(
+        "{{\"time\":\"{time}\",\"cat\":\"client\",\"outcome\":\"allowed\",\"dhost\":\"n{index}.example.com\"}}"
+    )
 }
 
 fn now() -> u64 {
@@ -65,7 +80,10 @@ fn now() -> u64 {
 }
 
 fn path(folder: &Path, segment: ipc::control::Segment) -> std::path::PathBuf {
-    folder.join(format!("spool/{}/{:08}.jsonl", segment.stream, segment.segment))
+    folder.join(format!(
+        "spool/{}/{:08}.jsonl",
+        segment.stream, segment.segment
+    ))
 }
 
 #[test]
@@ -79,14 +97,22 @@ fn what_was_spooled_is_read_back_equal_each_stream_in_its_own() {
     scene.segment("config", 7, &lines[2_500..]);
     let mut sidecar = scene.sidecar("");
     sidecar.start().unwrap();
-    assert!(wait::holds(LIMIT, || daemon.shipped().len() == 3), "{:?}", daemon.shipped());
+    assert!(
+        wait::holds(LIMIT, || daemon.shipped().len() == 3),
+        "{:?}",
+        daemon.shipped()
+    );
     assert_eq!(scene.messages("flow"), lines[..2_500]);
     assert_eq!(scene.messages("config"), lines[2_500..]);
     assert!(scene.messages("end").is_empty());
     // Lines that come later go to the same streams.
     scene.segment("flow", 3, &[line(start, 5_000)]);
     assert!(wait::holds(LIMIT, || scene.messages("flow").len() == 2_501));
-    assert!(scene.cloud.double.refused().is_empty(), "{:?}", scene.cloud.double.refused());
+    assert!(
+        scene.cloud.double.refused().is_empty(),
+        "{:?}",
+        scene.cloud.double.refused()
+    );
 }
 
 #[test]
@@ -96,8 +122,9 @@ fn batches_keep_within_the_limits_of_the_service() {
     let start = now();
     // More than 10,000 events, more than a mebibyte, out of order, and two days apart.
     let many: Vec<String> = (0..12_000).map(|index| line(start, index)).collect();
-    let fat: Vec<String> =
-        (0..40).map(|index| line(start, index).replace("allowed", &"x".repeat(60_000))).collect();
+    let fat: Vec<String> = (0..40)
+        .map(|index| line(start, index).replace("allowed", &"x".repeat(60_000)))
+        .collect();
     let mut apart = vec![line(start - 2 * 86_400_000, 0)];
     apart.extend((0..10).rev().map(|index| line(start, index)));
     scene.segment("flow", 1, &many);
@@ -105,10 +132,23 @@ fn batches_keep_within_the_limits_of_the_service() {
     scene.segment("config", 1, &apart);
     let mut sidecar = scene.sidecar("");
     sidecar.start().unwrap();
-    assert!(wait::holds(LIMIT, || daemon.shipped().len() == 3), "{:?}\n{}", daemon.shipped(), sidecar.output());
-    assert!(scene.cloud.double.refused().is_empty(), "{:?}", scene.cloud.double.refused());
+    assert!(
+        wait::holds(LIMIT, || daemon.shipped().len() == 3),
+        "{:?}\n{}",
+        daemon.shipped(),
+        sidecar.output()
+    );
+    assert!(
+        scene.cloud.double.refused().is_empty(),
+        "{:?}",
+        scene.cloud.double.refused()
+    );
     for lines in [many, fat, apart] {
-        assert!(lines.iter().all(|line| scene.cloud.double.has_acknowledged(line)));
+        assert!(
+            lines
+                .iter()
+                .all(|line| scene.cloud.double.has_acknowledged(line))
+        );
     }
 }
 
@@ -116,8 +156,14 @@ fn batches_keep_within_the_limits_of_the_service() {
 fn a_log_service_that_is_down_delays_logs_and_no_policy() {
     let scene = Scene::new();
     let vpc = scene.cloud.api.vpc("10.77.0.0/16").unwrap();
-    scene.cloud.double.fail(Fault::lasting("PutLogEvents", Break::Unavailable));
-    scene.cloud.double.fail(Fault::lasting("CreateLogGroup", Break::Throttled));
+    scene
+        .cloud
+        .double
+        .fail(Fault::lasting("PutLogEvents", Break::Unavailable));
+    scene
+        .cloud
+        .double
+        .fail(Fault::lasting("CreateLogGroup", Break::Throttled));
     let daemon = DaemonDouble::start(scene.folder.path()).unwrap();
     let start = now();
     scene.segment("flow", 1, &[line(start, 1)]);
@@ -125,8 +171,13 @@ fn a_log_service_that_is_down_delays_logs_and_no_policy() {
     sidecar.start().unwrap();
     sidecar.wait_line("logs wait in the spool").unwrap();
     let served = "10.77.0.0/16".parse().unwrap();
-    daemon.wait_policy(LIMIT, |snapshot| snapshot.served.contains(&served)).unwrap();
-    assert!(daemon.shipped().is_empty(), "reported before it was safe, beside {vpc}");
+    daemon
+        .wait_policy(LIMIT, |snapshot| snapshot.served.contains(&served))
+        .unwrap();
+    assert!(
+        daemon.shipped().is_empty(),
+        "reported before it was safe, beside {vpc}"
+    );
     scene.cloud.double.recover();
     sidecar.wait_line("logs are shipped again").unwrap();
     assert!(wait::holds(LIMIT, || daemon.shipped().len() == 1));
@@ -136,7 +187,10 @@ fn a_log_service_that_is_down_delays_logs_and_no_policy() {
 #[test]
 fn an_answer_that_is_lost_sends_the_batch_again() {
     let scene = Scene::new();
-    let lost = Fault { times: Some(3), ..Fault::lasting("PutLogEvents", Break::LostAnswer) };
+    let lost = Fault {
+        times: Some(3),
+        ..Fault::lasting("PutLogEvents", Break::LostAnswer)
+    };
     let daemon = DaemonDouble::start(scene.folder.path()).unwrap();
     let start = now();
     let lines: Vec<String> = (0..10).map(|index| line(start, index)).collect();
@@ -156,18 +210,30 @@ fn killed_at_any_point_of_shipping_nothing_acknowledged_is_lost() {
     let start = now();
     let mut all = Vec::new();
     for segment in 0..60 {
-        let lines: Vec<String> = (0..200).map(|index| line(start, segment * 200 + index)).collect();
+        let lines: Vec<String> = (0..200)
+            .map(|index| line(start, segment * 200 + index))
+            .collect();
         scene.segment("flow", segment + 1, &lines);
         all.extend(lines);
     }
     // As the daemon does: what is reported is deleted. Before that, everything in it must be safe.
     let lost = Arc::new(Mutex::new(Vec::new()));
-    let (double, folder, found) = (scene.cloud.double.clone(), scene.folder.path().to_owned(), Arc::clone(&lost));
+    let (double, folder, found) = (
+        scene.cloud.double.clone(),
+        scene.folder.path().to_owned(),
+        Arc::clone(&lost),
+    );
     daemon.on_shipped(move |segment| {
         let path = path(&folder, segment);
         let text = fs::read_to_string(&path).unwrap_or_default();
-        let missing = text.lines().filter(|line| !double.has_acknowledged(line)).map(ToOwned::to_owned);
-        found.lock().unwrap_or_else(PoisonError::into_inner).extend(missing);
+        let missing = text
+            .lines()
+            .filter(|line| !double.has_acknowledged(line))
+            .map(ToOwned::to_owned);
+        found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(missing);
         fs::remove_file(&path).ok();
     });
     let mut sidecar = scene.sidecar("");
@@ -178,9 +244,23 @@ fn killed_at_any_point_of_shipping_nothing_acknowledged_is_lost() {
         sidecar.kill().unwrap();
     }
     sidecar.start().unwrap();
-    assert!(wait::holds(LIMIT, || fs::read_dir(scene.folder.path().join("spool/flow")).unwrap().count() == 0));
-    assert!(lost.lock().unwrap_or_else(PoisonError::into_inner).is_empty());
+    assert!(wait::holds(LIMIT, || fs::read_dir(
+        scene.folder.path().join("spool/flow")
+    )
+    .unwrap()
+    .count()
+        == 0));
+    assert!(
+        lost.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
+    );
     let arrived: BTreeSet<String> = scene.messages("flow").into_iter().collect();
     let missing: Vec<&String> = all.iter().filter(|line| !arrived.contains(*line)).collect();
-    assert!(missing.is_empty(), "{} lines missing, first {:?}", missing.len(), missing.first());
+    assert!(
+        missing.is_empty(),
+        "{} lines missing, first {:?}",
+        missing.len(),
+        missing.first()
+    );
 }

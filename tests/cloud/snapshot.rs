@@ -14,41 +14,96 @@ fn descriptions_in_the_cloud_are_the_policy_that_is_published() {
     let api = &stage.cloud.api;
     let tls = stage.allow("postern:tls:api.example.com,*.example.org");
     let ssh = api
-        .allow(&stage.gid, Rule { ports: (22, 22), ..Rule::https("discriminat:ssh:git.example.com") })
+        .allow(
+            &stage.gid,
+            Rule {
+                ports: (22, 22),
+                ..Rule::https("discriminat:ssh:git.example.com")
+            },
+        )
         .unwrap();
-    let all = Rule { protocol: "-1", ports: (-1, -1), ..Rule::https("postern:see-thru:2099-1-2") };
+    let all = Rule {
+        protocol: "-1",
+        ports: (-1, -1),
+        ..Rule::https("postern:see-thru:2099-1-2")
+    };
     let all = api.allow(&stage.gid, all).unwrap();
     stage.allow("everybody may see the time");
     let other = api.group(&stage.vpc, "other").unwrap();
     let unused = api.group(&stage.vpc, "unused").unwrap();
-    api.allow(&unused, Rule::https("postern:tls:unused.example.com")).unwrap();
+    api.allow(&unused, Rule::https("postern:tls:unused.example.com"))
+        .unwrap();
     api.assign(&stage.interface, "10.77.1.11").unwrap();
     let instance = api.instance(&stage.subnet, "10.77.1.20", &other).unwrap();
+    api.interface(&stage.subnet, "10.77.1.30", &[&stage.gid, &other])
+        .unwrap();
 
     let (daemon, _sidecar) = stage.run();
-    let policy = daemon.wait_policy(LIMIT, |snapshot| snapshot.groups.len() == 1).unwrap().snapshot;
+    let policy = daemon
+        .wait_policy(LIMIT, |snapshot| snapshot.groups.len() == 1)
+        .unwrap()
+        .snapshot;
 
     assert!(policy.faults.is_empty(), "{:?}", policy.faults);
-    assert_eq!(names(&policy), ["*.example.org", "api.example.com", "git.example.com"]);
+    assert_eq!(
+        names(&policy),
+        ["*.example.org", "api.example.com", "git.example.com"]
+    );
     let group = &policy.groups[0];
     assert_eq!(group.gid, stage.gid);
     let rule = |id: &str| group.rules.iter().find(|rule| rule.rule == id).unwrap();
-    assert_eq!((rule(&tls).transport, rule(&tls).ports), (TransportV1::Tcp, (443, 443)));
-    assert!(matches!(&rule(&ssh).entries[..], [EntryV1::Name { kind: KindV1::Ssh, .. }]));
-    assert_eq!((rule(&all).transport, rule(&all).ports), (TransportV1::All, (0, 65_535)));
-    assert!(matches!(&rule(&all).entries[..], [EntryV1::SeeThru { until }] if until == "2099-01-02"));
+    assert_eq!(
+        (rule(&tls).transport, rule(&tls).ports),
+        (TransportV1::Tcp, (443, 443))
+    );
+    assert!(matches!(
+        &rule(&ssh).entries[..],
+        [EntryV1::Name {
+            kind: KindV1::Ssh,
+            ..
+        }]
+    ));
+    assert_eq!(
+        (rule(&all).transport, rule(&all).ports),
+        (TransportV1::All, (0, 65_535))
+    );
+    assert!(
+        matches!(&rule(&all).entries[..], [EntryV1::SeeThru { until }] if until == "2099-01-02")
+    );
     assert_eq!(group.rules.len(), 3);
 
-    let client = |net: &str| policy.clients.iter().find(|client| client.net.to_string() == net).unwrap();
+    let client = |net: &str| {
+        policy
+            .clients
+            .iter()
+            .find(|client| client.net.to_string() == net)
+            .unwrap()
+    };
     assert_eq!(client("10.77.1.10/32").instance, stage.interface);
-    assert_eq!(client("10.77.1.10/32").groups, std::slice::from_ref(&stage.gid));
-    assert_eq!(client("10.77.1.11/32").groups, std::slice::from_ref(&stage.gid));
+    assert_eq!(
+        client("10.77.1.10/32").groups,
+        std::slice::from_ref(&stage.gid)
+    );
+    assert_eq!(
+        client("10.77.1.11/32").groups,
+        std::slice::from_ref(&stage.gid)
+    );
     assert_eq!(client("10.77.1.20/32").instance, instance);
     assert_eq!(client("10.77.1.20/32").groups, [other]);
     assert!(policy.served.contains(&"10.77.0.0/16".parse().unwrap()));
-    assert!(stage.cloud.double.calls("DescribeNetworkInterfaces") >= 2, "one page only");
-    assert!(stage.cloud.double.calls("DescribeSecurityGroupRules") >= 2, "one page only");
-    assert!(stage.cloud.double.refused().is_empty(), "{:?}", stage.cloud.double.refused());
+    assert!(
+        stage.cloud.double.calls("DescribeNetworkInterfaces") >= 2,
+        "one page only"
+    );
+    assert!(
+        stage.cloud.double.calls("DescribeSecurityGroupRules") >= 2,
+        "one page only"
+    );
+    assert!(
+        stage.cloud.double.refused().is_empty(),
+        "{:?}",
+        stage.cloud.double.refused()
+    );
 }
 
 #[test]
@@ -58,13 +113,22 @@ fn without_configuration_the_instances_own_vpc_is_served() {
     let elsewhere = stage.cloud.api.vpc("10.88.0.0/16").unwrap();
     let subnet = stage.cloud.api.subnet(&elsewhere, "10.88.1.0/24").unwrap();
     let gid = stage.cloud.api.group(&elsewhere, "theirs").unwrap();
-    stage.cloud.api.interface(&subnet, "10.88.1.10", &[&gid]).unwrap();
+    stage
+        .cloud
+        .api
+        .interface(&subnet, "10.88.1.10", &[&gid])
+        .unwrap();
     let metadata = Metadata::start(&stage.vpc).unwrap();
     let mut sidecar = Sidecar::new(stage.folder.path(), &stage.cloud.double.url(), "").unwrap();
     sidecar.set("AWS_EC2_METADATA_DISABLED", "false");
     sidecar.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", &metadata.url());
     let policy = dry_run(&sidecar);
-    let nets: Vec<&str> = policy["clients"].as_array().unwrap().iter().map(|client| client["net"].as_str().unwrap()).collect();
+    let nets: Vec<&str> = policy["clients"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|client| client["net"].as_str().unwrap())
+        .collect();
     assert_eq!(nets, ["10.77.1.10/32"]);
     assert_eq!(policy["served"], serde_json::json!(["10.77.0.0/16"]));
 }
@@ -75,7 +139,11 @@ fn without_metadata_every_visible_vpc_is_served() {
     let elsewhere = stage.cloud.api.vpc("10.88.0.0/16").unwrap();
     let subnet = stage.cloud.api.subnet(&elsewhere, "10.88.1.0/24").unwrap();
     let gid = stage.cloud.api.group(&elsewhere, "theirs").unwrap();
-    stage.cloud.api.interface(&subnet, "10.88.1.10", &[&gid]).unwrap();
+    stage
+        .cloud
+        .api
+        .interface(&subnet, "10.88.1.10", &[&gid])
+        .unwrap();
     let sidecar = Sidecar::new(stage.folder.path(), &stage.cloud.double.url(), "").unwrap();
     let policy = dry_run(&sidecar);
     assert_eq!(policy["clients"].as_array().unwrap().len(), 2);
@@ -86,8 +154,14 @@ fn once_prints_names_for_resolver_policies() {
     let stage = Stage::new();
     stage.allow("postern:tls:b.example.com,*.example.org");
     stage.allow("postern:tls:a.example.com");
-    let output = stage.sidecar("").once(&["--provider", "aws", "--dry-run", "--print-names"]).unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "*.example.org\na.example.com\nb.example.com\n");
+    let output = stage
+        .sidecar("")
+        .once(&["--provider", "aws", "--dry-run", "--print-names"])
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "*.example.org\na.example.com\nb.example.com\n"
+    );
     assert_eq!(output.status.code(), Some(0));
 }
 
@@ -98,7 +172,10 @@ fn once_says_what_is_wrong_and_exits_with_one() {
     let output = stage.sidecar("").once(&["--dry-run"]).unwrap();
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains(&format!("{} rule {rule} column 13", stage.gid)), "{errors}");
+    assert!(
+        errors.contains(&format!("{} rule {rule} column 13", stage.gid)),
+        "{errors}"
+    );
 }
 
 #[test]
@@ -107,16 +184,37 @@ fn unchanged_answers_publish_nothing() {
     let rule = stage.allow("postern:tls:api.example.com");
     stage.allow("postern:tls:more.example.com");
     let (daemon, _sidecar) = stage.run();
-    daemon.wait_policy(LIMIT, |snapshot| !snapshot.clients.is_empty()).unwrap();
-    assert!(stage.cloud.double.wait_calls("DescribeNetworkInterfaces", 4, LIMIT));
+    daemon
+        .wait_policy(LIMIT, |snapshot| !snapshot.clients.is_empty())
+        .unwrap();
+    assert!(
+        stage
+            .cloud
+            .double
+            .wait_calls("DescribeNetworkInterfaces", 4, LIMIT)
+    );
     assert_eq!(daemon.published().len(), 1);
     // A comment changes the description and not the policy.
     let cidr = "198.51.100.0/32";
-    let commented = Rule { cidr, ..Rule::https("postern:tls:api.example.com # for the team") };
-    stage.cloud.api.describe(&stage.gid, &rule, commented).unwrap();
-    assert!(stage.cloud.double.wait_calls("DescribeNetworkInterfaces", 4, LIMIT));
+    let commented = Rule {
+        cidr,
+        ..Rule::https("postern:tls:api.example.com # for the team")
+    };
+    stage
+        .cloud
+        .api
+        .describe(&stage.gid, &rule, commented)
+        .unwrap();
+    assert!(
+        stage
+            .cloud
+            .double
+            .wait_calls("DescribeNetworkInterfaces", 4, LIMIT)
+    );
     let published = daemon.published();
-    let same = published.iter().all(|one| names(&one.snapshot) == names(&published[0].snapshot));
+    let same = published
+        .iter()
+        .all(|one| names(&one.snapshot) == names(&published[0].snapshot));
     assert!(same, "{published:#?}");
 }
 
@@ -125,10 +223,22 @@ fn an_edited_description_is_published_within_the_interval_and_a_second() {
     let stage = Stage::new();
     let rule = stage.allow("postern:tls:old.example.com");
     let (daemon, _sidecar) = stage.run();
-    daemon.wait_policy(LIMIT, |snapshot| names(snapshot) == ["old.example.com"]).unwrap();
+    daemon
+        .wait_policy(LIMIT, |snapshot| names(snapshot) == ["old.example.com"])
+        .unwrap();
     let edited = std::time::Instant::now();
-    stage.cloud.api.describe(&stage.gid, &rule, Rule::https("postern:tls:new.example.com")).unwrap();
-    let published = daemon.wait_policy(LIMIT, |snapshot| names(snapshot) == ["new.example.com"]).unwrap();
+    stage
+        .cloud
+        .api
+        .describe(
+            &stage.gid,
+            &rule,
+            Rule::https("postern:tls:new.example.com"),
+        )
+        .unwrap();
+    let published = daemon
+        .wait_policy(LIMIT, |snapshot| names(snapshot) == ["new.example.com"])
+        .unwrap();
     let took = published.at.duration_since(edited);
     assert!(took < Duration::from_millis(1_300), "{took:?}");
 }
@@ -136,19 +246,28 @@ fn an_edited_description_is_published_within_the_interval_and_a_second() {
 /// The account's own limits hold for a sidecar that reads as fast as it is allowed to by default.
 #[test]
 fn the_default_pace_is_never_throttled() {
-    let cloud = Cloud::with_pace(Pace { page_items: 2, page_time: Duration::from_millis(1) }).unwrap();
+    let cloud = Cloud::with_pace(Pace {
+        page_items: 2,
+        page_time: Duration::from_millis(1),
+    })
+    .unwrap();
     let vpc = cloud.api.vpc("10.77.0.0/16").unwrap();
     let subnet = cloud.api.subnet(&vpc, "10.77.1.0/24").unwrap();
     let gid = cloud.api.group(&vpc, "web").unwrap();
     for host in 10..40 {
-        cloud.api.interface(&subnet, &format!("10.77.1.{host}"), &[&gid]).unwrap();
+        cloud
+            .api
+            .interface(&subnet, &format!("10.77.1.{host}"), &[&gid])
+            .unwrap();
     }
     let folder = tempfile::tempdir().unwrap();
     let config = "[poll]\ninterval_s = 0.25\n";
     let daemon = e2e::cloud::DaemonDouble::start(folder.path()).unwrap();
     let mut sidecar = Sidecar::new(folder.path(), &cloud.double.url(), config).unwrap();
     sidecar.start().unwrap();
-    daemon.wait_policy(LIMIT, |snapshot| snapshot.clients.len() >= 30).unwrap();
+    daemon
+        .wait_policy(LIMIT, |snapshot| snapshot.clients.len() >= 30)
+        .unwrap();
     // Fifteen pages a reading, two calls a second: the next reading begins more than seven seconds later.
     let calls = cloud.double.calls("DescribeNetworkInterfaces");
     std::thread::sleep(Duration::from_secs(3));

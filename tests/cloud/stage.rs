@@ -22,7 +22,10 @@ pub(crate) struct Stage {
 impl Stage {
     /// At a pace that makes tests quick and still has several pages.
     pub(crate) fn new() -> Self {
-        Self::with_pace(Pace { page_items: 2, page_time: Duration::from_millis(20) })
+        Self::with_pace(Pace {
+            page_items: 2,
+            page_time: Duration::from_millis(20),
+        })
     }
 
     pub(crate) fn with_pace(pace: Pace) -> Self {
@@ -31,16 +34,41 @@ impl Stage {
         let subnet = cloud.api.subnet(&vpc, "10.77.1.0/24").unwrap();
         let gid = cloud.api.group(&vpc, "web").unwrap();
         let interface = cloud.api.interface(&subnet, "10.77.1.10", &[&gid]).unwrap();
-        let folder = tempfile::Builder::new().prefix("postern-cloud-").tempdir().unwrap();
-        Self { cloud, folder, vpc, subnet, gid, interface }
+        let folder = tempfile::Builder::new()
+            .prefix("postern-cloud-")
+            .tempdir()
+            .unwrap();
+        Self {
+            cloud,
+            folder,
+            vpc,
+            subnet,
+            gid,
+            interface,
+        }
     }
 
     /// A rule for HTTPS with this description, in the group.
     pub(crate) fn allow(&self, description: &str) -> String {
         // Clouds refuse two rules that differ in nothing else, so people vary the CIDR.
-        let known = self.cloud.api.ec2("DescribeSecurityGroupRules", &[]).unwrap().matches("<item>").count();
+        let known = self
+            .cloud
+            .api
+            .ec2("DescribeSecurityGroupRules", &[])
+            .unwrap()
+            .matches("<item>")
+            .count();
         let cidr = format!("198.51.100.{known}/32");
-        self.cloud.api.allow(&self.gid, Rule { cidr: &cidr, ..Rule::https(description) }).unwrap()
+        self.cloud
+            .api
+            .allow(
+                &self.gid,
+                Rule {
+                    cidr: &cidr,
+                    ..Rule::https(description)
+                },
+            )
+            .unwrap()
     }
 
     /// A sidecar for this VPC, reading as often as it may, not yet started.

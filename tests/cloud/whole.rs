@@ -39,7 +39,14 @@ impl<'t> Whole<'t> {
         }
         let authority = Authority::new(lab.files.path()).unwrap();
         let tls = |site: e2e::topology::Site| {
-            TlsServer::start(&lab.internet, &authority, site.name, site.at(Family::V4, 443), &[]).unwrap()
+            TlsServer::start(
+                &lab.internet,
+                &authority,
+                site.name,
+                site.at(Family::V4, 443),
+                &[],
+            )
+            .unwrap()
         };
         let servers = vec![tls(API), tls(EVIL)];
         let daemon = CloudDaemon::start(lab, stage.folder.path()).unwrap();
@@ -49,10 +56,18 @@ impl<'t> Whole<'t> {
             stage.vpc,
             INTERVAL.as_secs_f64(),
         );
-        let mut sidecar = Sidecar::new(stage.folder.path(), &stage.cloud.double.url(), &config).unwrap();
+        let mut sidecar =
+            Sidecar::new(stage.folder.path(), &stage.cloud.double.url(), &config).unwrap();
         sidecar.start().unwrap();
         sidecar.wait_line("primed").unwrap();
-        Self { stage, lab, authority, daemon, sidecar, _servers: servers }
+        Self {
+            stage,
+            lab,
+            authority,
+            daemon,
+            sidecar,
+            _servers: servers,
+        }
     }
 
     fn fetch(&self, name: &str) -> bool {
@@ -61,13 +76,25 @@ impl<'t> Whole<'t> {
 
     /// Everything CloudWatch has in one of this appliance's streams.
     fn told(&self, stream: &str) -> Vec<Value> {
-        let events = self.stage.cloud.api.log_events("postern", &format!("{stream}/whole")).unwrap();
-        events.iter().map(|event| serde_json::from_str(&event.message).unwrap()).collect()
+        let events = self
+            .stage
+            .cloud
+            .api
+            .log_events("postern", &format!("{stream}/whole"))
+            .unwrap();
+        events
+            .iter()
+            .map(|event| serde_json::from_str(&event.message).unwrap())
+            .collect()
     }
 
     /// Waits until CloudWatch has a line with these fields.
     fn expect(&self, stream: &str, fields: &[(&str, &str)]) -> Value {
-        let is_wanted = |line: &Value| fields.iter().all(|(key, value)| line[*key].as_str() == Some(value));
+        let is_wanted = |line: &Value| {
+            fields
+                .iter()
+                .all(|(key, value)| line[*key].as_str() == Some(value))
+        };
         let found = wait::until(LIMIT, || self.told(stream).into_iter().find(is_wanted));
         found.unwrap_or_else(|| panic!("no {fields:?} in {stream}: {:#?}", self.told(stream)))
     }
@@ -76,15 +103,27 @@ impl<'t> Whole<'t> {
     fn expect_equal(&self) {
         let mut both = (BTreeSet::new(), BTreeSet::new());
         let equal = wait::holds(LIMIT, || {
-            let arrived = ["flow", "end", "dns", "config"].into_iter().flat_map(|stream| {
-                self.stage.cloud.api.log_events("postern", &format!("{stream}/whole")).unwrap()
-            });
-            both = (self.daemon.lines(), arrived.map(|event| event.message).collect());
+            let arrived = ["flow", "end", "dns", "config"]
+                .into_iter()
+                .flat_map(|stream| {
+                    self.stage
+                        .cloud
+                        .api
+                        .log_events("postern", &format!("{stream}/whole"))
+                        .unwrap()
+                });
+            both = (
+                self.daemon.lines(),
+                arrived.map(|event| event.message).collect(),
+            );
             both.0 == both.1
         });
         let written: Vec<_> = both.0.difference(&both.1).collect();
         let arrived: Vec<_> = both.1.difference(&both.0).collect();
-        assert!(equal, "only written: {written:#?}\nonly arrived: {arrived:#?}");
+        assert!(
+            equal,
+            "only written: {written:#?}\nonly arrived: {arrived:#?}"
+        );
     }
 }
 
@@ -95,16 +134,33 @@ fn a_description_decides_a_packet_and_cloudwatch_tells() {
     assert!(whole.fetch(API.name), "an allowed connection");
     assert!(!whole.fetch(EVIL.name), "a refused connection");
 
-    let allowed = whole.expect("flow", &[("cat", "client"), ("outcome", "allowed"), ("dhost", API.name)]);
+    let allowed = whole.expect(
+        "flow",
+        &[
+            ("cat", "client"),
+            ("outcome", "allowed"),
+            ("dhost", API.name),
+        ],
+    );
     assert_eq!(allowed["gid"].as_str(), Some(whole.stage.gid.as_str()));
     assert_eq!(allowed["reason"], allowed["gid"]);
-    assert_eq!(allowed["instance"].as_str(), Some(whole.stage.interface.as_str()));
+    assert_eq!(
+        allowed["instance"].as_str(),
+        Some(whole.stage.interface.as_str())
+    );
     assert_eq!(allowed["src"].as_str(), Some("10.77.1.10"));
-    assert_eq!(allowed["dst"].as_str(), Some(API.address(Family::V4).to_string().as_str()));
+    assert_eq!(
+        allowed["dst"].as_str(),
+        Some(API.address(Family::V4).to_string().as_str())
+    );
     let refused = whole.expect("flow", &[("outcome", "disallowed")]);
-    let by_address = refused["reason"] == "address_not_of_name" || refused["reason"] == "name_not_allowed";
+    let by_address =
+        refused["reason"] == "address_not_of_name" || refused["reason"] == "name_not_allowed";
     assert!(by_address, "{refused}");
-    let added = whole.expect("config", &[("cat", "addr"), ("outcome", "accepted"), ("addr", API.name)]);
+    let added = whole.expect(
+        "config",
+        &[("cat", "addr"), ("outcome", "accepted"), ("addr", API.name)],
+    );
     assert_eq!(added["policy_id"], allowed["policy_id"]);
     whole.expect("config", &[("cat", "client"), ("outcome", "accepted")]);
     whole.expect_equal();
@@ -115,29 +171,63 @@ fn an_edited_description_ends_the_flows_it_refuses_and_no_others() {
     let lab = Topology::new().unwrap();
     let edited = "postern:tls:mirror.allowed.example,api.allowed.example";
     let whole = Whole::start(&lab, &["postern:tls:recorder.allowed.example", edited]);
-    let serve = |site: e2e::topology::Site| Recorder::start(&lab.internet, site.at(Family::V4, 443), Script::Tls).unwrap();
+    let serve = |site: e2e::topology::Site| {
+        Recorder::start(&lab.internet, site.at(Family::V4, 443), Script::Tls).unwrap()
+    };
     let (kept_server, ended_server) = (serve(RECORDER), serve(MIRROR));
     let mut kept = Flow::open(&lab, RECORDER.name, kept_server.address).unwrap();
     let mut ended = Flow::open(&lab, MIRROR.name, ended_server.address).unwrap();
     kept.echo(b"before the edit").unwrap();
     ended.echo(b"before the edit").unwrap();
 
-    let rules = whole.stage.cloud.api.ec2("DescribeSecurityGroupRules", &[]).unwrap();
+    let rules = whole
+        .stage
+        .cloud
+        .api
+        .ec2("DescribeSecurityGroupRules", &[])
+        .unwrap();
     let (rule, cidr) = client::rule_with(&rules, "mirror.allowed.example").unwrap();
-    let narrower = Rule { cidr: &cidr, ..Rule::https("postern:tls:api.allowed.example") };
-    whole.stage.cloud.api.describe(&whole.stage.gid, &rule, narrower).unwrap();
+    let narrower = Rule {
+        cidr: &cidr,
+        ..Rule::https("postern:tls:api.allowed.example")
+    };
+    whole
+        .stage
+        .cloud
+        .api
+        .describe(&whole.stage.gid, &rule, narrower)
+        .unwrap();
     let since = Instant::now();
 
     let limit = INTERVAL + Duration::from_secs(1);
-    assert!(ended.ends_within(LIMIT).unwrap(), "the flow that is refused now goes on");
+    assert!(
+        ended.ends_within(LIMIT).unwrap(),
+        "the flow that is refused now goes on"
+    );
     let took = since.elapsed();
-    assert!(ended_server.was_reset() || wait::holds(limit, || ended_server.was_reset()), "its server was not told");
+    assert!(
+        ended_server.was_reset() || wait::holds(limit, || ended_server.was_reset()),
+        "its server was not told"
+    );
     kept.echo(b"after the edit").unwrap();
-    assert!(Flow::open(&lab, MIRROR.name, ended_server.address).is_err(), "a new flow under the old name");
+    assert!(
+        Flow::open(&lab, MIRROR.name, ended_server.address).is_err(),
+        "a new flow under the old name"
+    );
     assert!(whole.fetch(API.name), "the name that stayed");
     assert!(took < limit, "it took {took:?}");
-    whole.expect("config", &[("cat", "addr"), ("outcome", "removed"), ("addr", MIRROR.name)]);
-    whole.expect("flow", &[("outcome", "disallowed"), ("reason", "policy_changed")]);
+    whole.expect(
+        "config",
+        &[
+            ("cat", "addr"),
+            ("outcome", "removed"),
+            ("addr", MIRROR.name),
+        ],
+    );
+    whole.expect(
+        "flow",
+        &[("outcome", "disallowed"), ("reason", "policy_changed")],
+    );
 }
 
 #[test]
@@ -146,12 +236,18 @@ fn outage_keeps_last_good_policy_across_reboot() {
     let mut whole = Whole::start(&lab, &["postern:tls:api.allowed.example"]);
     assert!(whole.fetch(API.name));
     let before = whole.daemon.status().unwrap();
-    whole.stage.cloud.double.fail(e2e::cloud::Fault::lasting("*", e2e::cloud::Break::Unavailable));
+    whole.stage.cloud.double.fail(e2e::cloud::Fault::lasting(
+        "*",
+        e2e::cloud::Break::Unavailable,
+    ));
     whole.sidecar.kill().unwrap();
     whole.daemon.kill().unwrap();
     whole.daemon.restart().unwrap();
     whole.sidecar.start().unwrap();
-    whole.sidecar.wait_line("the source of policy cannot be read").unwrap();
+    whole
+        .sidecar
+        .wait_line("the source of policy cannot be read")
+        .unwrap();
     assert!(whole.fetch(API.name), "the last good policy allows it");
     assert!(!whole.fetch(EVIL.name), "and refuses this");
     let after = whole.daemon.status().unwrap();
@@ -166,11 +262,23 @@ fn new_client_waits_and_is_not_reset() {
     let lab = Topology::new().unwrap();
     let whole = Whole::start(&lab, &["postern:tls:api.allowed.example"]);
     let address = Asker::Unlisted.address(Family::V4).to_string();
-    let subnet = whole.stage.cloud.api.subnet(&whole.stage.vpc, "10.77.2.0/24").unwrap();
-    whole.stage.cloud.api.interface(&subnet, &address, &[&whole.stage.gid]).unwrap();
+    let subnet = whole
+        .stage
+        .cloud
+        .api
+        .subnet(&whole.stage.vpc, "10.77.2.0/24")
+        .unwrap();
+    whole
+        .stage
+        .cloud
+        .api
+        .interface(&subnet, &address, &[&whole.stage.gid])
+        .unwrap();
     let inside = lab.capture_inside().unwrap();
     let served = fetch(&lab, &whole.authority, API.name, Asker::Unlisted).unwrap();
     assert!(served, "a workload that has just started gets through");
-    let resets = inside.matching(|seen| seen.to.ip() == Asker::Unlisted.address(Family::V4) && seen.is_tcp(e2e::packet::flags::RST));
+    let resets = inside.matching(|seen| {
+        seen.to.ip() == Asker::Unlisted.address(Family::V4) && seen.is_tcp(e2e::packet::flags::RST)
+    });
     assert!(resets.is_empty(), "{resets:?}");
 }

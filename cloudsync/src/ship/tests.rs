@@ -37,7 +37,7 @@ impl LogSink for Recorder {
         let poisoned = events
             .iter()
             .any(|event| self.poison.is_some_and(|word| event.message.contains(word)));
-        let failure = failure.or(poisoned.then_some(CloudErrorKind::Refused));
+        let failure = failure.or_else(|| poisoned.then_some(CloudErrorKind::Refused));
         if let Some(kind) = failure {
             let (call, detail) = ("PutLogEvents".to_owned(), "on request".to_owned());
             return Err(CloudError { call, kind, detail });

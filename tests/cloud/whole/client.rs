@@ -13,13 +13,29 @@ use e2e::topology::{Asker, Family, Topology};
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Whether a real TLS client in the workload's place gets a page of this name.
-pub(crate) fn fetch(lab: &Topology, authority: &Authority, name: &str, asker: Asker) -> Result<bool> {
+pub(crate) fn fetch(
+    lab: &Topology,
+    authority: &Authority,
+    name: &str,
+    asker: Asker,
+) -> Result<bool> {
     let certificate = authority.certificate();
     let certificate = certificate.to_str().context("a path in UTF-8")?;
     let source = asker.address(Family::V4).to_string();
     let url = format!("https://{name}/");
-    let arguments =
-        ["-4", "--silent", "--max-time", "8", "--interface", &source, "--cacert", certificate, "--output", "/dev/null", &url];
+    let arguments = [
+        "-4",
+        "--silent",
+        "--max-time",
+        "8",
+        "--interface",
+        &source,
+        "--cacert",
+        certificate,
+        "--output",
+        "/dev/null",
+        &url,
+    ];
     Ok(lab.client.output("curl", &arguments)?.status.success())
 }
 
@@ -31,7 +47,9 @@ pub(crate) struct Flow {
 impl Flow {
     /// Connects and claims `name`.
     pub(crate) fn open(lab: &Topology, name: &str, server: SocketAddr) -> Result<Self> {
-        let stream = lab.client.enter(|| TcpStream::connect_timeout(&server, ANSWER))??;
+        let stream = lab
+            .client
+            .enter(|| TcpStream::connect_timeout(&server, ANSWER))??;
         let source: IpAddr = stream.local_addr()?.ip();
         if source != Asker::Workload.address(Family::V4) {
             bail!("dialled from {source}");
@@ -56,7 +74,9 @@ impl Flow {
 
     fn expect(&mut self, wanted: &[u8]) -> Result<()> {
         let mut got = vec![0; wanted.len()];
-        self.stream.read_exact(&mut got).context("reading from the server")?;
+        self.stream
+            .read_exact(&mut got)
+            .context("reading from the server")?;
         if got != wanted {
             bail!("the server answered something else");
         }
@@ -66,13 +86,15 @@ impl Flow {
     /// Whether the connection is ended from outside while both sides stay silent.
     pub(crate) fn ends_within(&mut self, limit: Duration) -> Result<bool> {
         let deadline = Instant::now() + limit;
-        self.stream.set_read_timeout(Some(Duration::from_millis(10)))?;
+        self.stream
+            .set_read_timeout(Some(Duration::from_millis(10)))?;
         while Instant::now() < deadline {
             match self.stream.read(&mut [0; 64]) {
                 Ok(0) => return Ok(true),
                 Ok(_) => bail!("data nobody asked for"),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(true),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(error) => return Err(error.into()),
             }
         }

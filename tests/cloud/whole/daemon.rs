@@ -30,7 +30,11 @@ impl<'t> CloudDaemon<'t> {
         );
         std::fs::write(folder.join("postern.toml"), text).context("writing postern.toml")?;
         std::fs::create_dir_all(folder.join("state")).context("making the state folder")?;
-        let mut this = Self { lab, folder: folder.to_owned(), child: launch(lab, folder)? };
+        let mut this = Self {
+            lab,
+            folder: folder.to_owned(),
+            child: launch(lab, folder)?,
+        };
         this.wait_healthy()?;
         Ok(this)
     }
@@ -51,21 +55,33 @@ impl<'t> CloudDaemon<'t> {
     pub(crate) fn status(&self) -> Result<Value> {
         let config = self.folder.join("postern.toml");
         let config = config.to_str().context("a path in UTF-8")?;
-        let output = postern(&self.lab.firewall, &["status", "--json", "--config", config])?;
-        serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("postern status: {}", String::from_utf8_lossy(&output.stderr)))
+        let output = postern(
+            &self.lab.firewall,
+            &["status", "--json", "--config", config],
+        )?;
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!(
+                "postern status: {}",
+                String::from_utf8_lossy(&output.stderr)
+            )
+        })
     }
 
     /// Every line of every log it ever wrote, from its standard output.
     pub(crate) fn lines(&self) -> BTreeSet<String> {
         let text = std::fs::read_to_string(self.folder.join("postern.out")).unwrap_or_default();
-        text.lines().filter(|line| line.starts_with("{\"time\":")).map(ToOwned::to_owned).collect()
+        text.lines()
+            .filter(|line| line.starts_with("{\"time\":"))
+            .map(ToOwned::to_owned)
+            .collect()
     }
 
     fn wait_healthy(&mut self) -> Result<()> {
         let limit = Duration::from_secs(20);
         let healthy = wait::until(limit, || match self.child.try_wait() {
-            Ok(None) => get(&self.lab.firewall, 1042, "/healthz").is_ok().then_some(true),
+            Ok(None) => get(&self.lab.firewall, 1042, "/healthz")
+                .is_ok()
+                .then_some(true),
             Ok(Some(_)) | Err(_) => Some(false),
         });
         if healthy != Some(true) {
@@ -86,14 +102,21 @@ impl Drop for CloudDaemon<'_> {
         drop(self.child.wait());
         if std::thread::panicking() {
             let lines: Vec<String> = self.lines().into_iter().collect();
-            eprintln!("--- postern\n{}\n--- its logs\n{}", self.complaints(), lines.join("\n"));
+            eprintln!(
+                "--- postern\n{}\n--- its logs\n{}",
+                self.complaints(),
+                lines.join("\n")
+            );
         }
     }
 }
 
 fn launch(lab: &Topology, folder: &Path) -> Result<Child> {
     let append = |name: &str| {
-        let file = File::options().create(true).append(true).open(folder.join(name));
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(folder.join(name));
         file.with_context(|| format!("opening {name}"))
     };
     lab.firewall

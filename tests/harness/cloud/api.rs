@@ -49,7 +49,12 @@ pub struct Rule<'a> {
 impl<'a> Rule<'a> {
     /// TCP to port 443 of everybody.
     pub fn https(description: &'a str) -> Self {
-        Self { protocol: "tcp", ports: (443, 443), cidr: "0.0.0.0/0", description }
+        Self {
+            protocol: "tcp",
+            ports: (443, 443),
+            cidr: "0.0.0.0/0",
+            description,
+        }
     }
 }
 
@@ -75,12 +80,20 @@ impl Api {
 
     /// A new subnet.
     pub fn subnet(&self, vpc: &str, cidr: &str) -> Result<String> {
-        self.ec2_id("CreateSubnet", &[("VpcId", vpc), ("CidrBlock", cidr)], "subnetId")
+        self.ec2_id(
+            "CreateSubnet",
+            &[("VpcId", vpc), ("CidrBlock", cidr)],
+            "subnetId",
+        )
     }
 
     /// A new security group without the rule that lets everything out.
     pub fn group(&self, vpc: &str, name: &str) -> Result<String> {
-        let arguments = [("VpcId", vpc), ("GroupName", name), ("GroupDescription", name)];
+        let arguments = [
+            ("VpcId", vpc),
+            ("GroupName", name),
+            ("GroupDescription", name),
+        ];
         let gid = self.ec2_id("CreateSecurityGroup", &arguments, "groupId")?;
         let everything = [
             ("GroupId", gid.as_str()),
@@ -126,19 +139,25 @@ impl Api {
             format!("{at}.Description"),
         ];
         let values = [to.protocol, &first, &last, to.cidr, to.description];
-        let mut arguments = vec![("GroupId", gid), ("SecurityGroupRule.1.SecurityGroupRuleId", rule)];
+        let mut arguments = vec![
+            ("GroupId", gid),
+            ("SecurityGroupRule.1.SecurityGroupRuleId", rule),
+        ];
         arguments.extend(keys.iter().map(String::as_str).zip(values));
         self.ec2("ModifySecurityGroupRules", &arguments).map(drop)
     }
 
     /// Deletes a group.
     pub fn delete_group(&self, gid: &str) -> Result<()> {
-        self.ec2("DeleteSecurityGroup", &[("GroupId", gid)]).map(drop)
+        self.ec2("DeleteSecurityGroup", &[("GroupId", gid)])
+            .map(drop)
     }
 
     /// A new interface with this address in these groups.
     pub fn interface(&self, subnet: &str, address: &str, groups: &[&str]) -> Result<String> {
-        let keys: Vec<String> = (1..=groups.len()).map(|index| format!("SecurityGroupId.{index}")).collect();
+        let keys: Vec<String> = (1..=groups.len())
+            .map(|index| format!("SecurityGroupId.{index}"))
+            .collect();
         let mut arguments = vec![("SubnetId", subnet), ("PrivateIpAddress", address)];
         arguments.extend(keys.iter().map(String::as_str).zip(groups.iter().copied()));
         self.ec2_id("CreateNetworkInterface", &arguments, "networkInterfaceId")
@@ -146,15 +165,21 @@ impl Api {
 
     /// Puts an interface in other groups.
     pub fn regroup(&self, interface: &str, groups: &[&str]) -> Result<()> {
-        let keys: Vec<String> = (1..=groups.len()).map(|index| format!("SecurityGroupId.{index}")).collect();
+        let keys: Vec<String> = (1..=groups.len())
+            .map(|index| format!("SecurityGroupId.{index}"))
+            .collect();
         let mut arguments = vec![("NetworkInterfaceId", interface)];
         arguments.extend(keys.iter().map(String::as_str).zip(groups.iter().copied()));
-        self.ec2("ModifyNetworkInterfaceAttribute", &arguments).map(drop)
+        self.ec2("ModifyNetworkInterfaceAttribute", &arguments)
+            .map(drop)
     }
 
     /// Gives an interface a secondary address.
     pub fn assign(&self, interface: &str, address: &str) -> Result<()> {
-        let arguments = [("NetworkInterfaceId", interface), ("PrivateIpAddress.1", address)];
+        let arguments = [
+            ("NetworkInterfaceId", interface),
+            ("PrivateIpAddress.1", address),
+        ];
         self.ec2("AssignPrivateIpAddresses", &arguments).map(drop)
     }
 
@@ -176,12 +201,17 @@ impl Api {
         let mut events = Vec::new();
         let mut token: Option<String> = None;
         loop {
-            let mut request = json!({"logGroupName": group, "logStreamName": stream, "startFromHead": true});
+            let mut request =
+                json!({"logGroupName": group, "logStreamName": stream, "startFromHead": true});
             if let Some(token) = &token {
                 request["nextToken"] = token.as_str().into();
             }
             let answer = match self.logs("GetLogEvents", &request) {
-                Err(error) if error.downcast_ref::<ApiError>().is_some_and(|error| error.code == "ResourceNotFoundException") => {
+                Err(error)
+                    if error
+                        .downcast_ref::<ApiError>()
+                        .is_some_and(|error| error.code == "ResourceNotFoundException") =>
+                {
                     return Ok(events);
                 }
                 answer => answer?,
@@ -209,11 +239,19 @@ impl Api {
     pub fn ec2(&self, action: &str, arguments: &[(&str, &str)]) -> Result<String> {
         let mut pairs = vec![("Action", action), ("Version", "2016-11-15")];
         pairs.extend(arguments);
-        let answer = self.call("ec2", "application/x-www-form-urlencoded", None, form_body(&pairs))?;
+        let answer = self.call(
+            "ec2",
+            "application/x-www-form-urlencoded",
+            None,
+            form_body(&pairs),
+        )?;
         let text = answer.text();
         if answer.status() != 200 {
             let code = text_of(&text, "Code").with_context(|| format!("{action}: {text}"))?;
-            return Err(ApiError { code: code.to_owned() }).context(text);
+            return Err(ApiError {
+                code: code.to_owned(),
+            })
+            .context(text);
         }
         Ok(text)
     }
@@ -234,12 +272,24 @@ impl Api {
         Ok(value)
     }
 
-    fn call(&self, service: &str, kind: &str, target: Option<&str>, body: Vec<u8>) -> Result<Message> {
+    fn call(
+        &self,
+        service: &str,
+        kind: &str,
+        target: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<Message> {
         // moto looks at the scope of the signature and not at the signature.
         let scope = format!("test/20260101/{REGION}/{service}/aws4_request");
-        let authorization = format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0");
-        let mut request = Message { line: "POST / HTTP/1.1".to_owned(), body, ..Message::default() };
-        let mut header = |name: &str, value: &str| request.headers.insert(name.to_owned(), value.to_owned());
+        let authorization =
+            format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0");
+        let mut request = Message {
+            line: "POST / HTTP/1.1".to_owned(),
+            body,
+            ..Message::default()
+        };
+        let mut header =
+            |name: &str, value: &str| request.headers.insert(name.to_owned(), value.to_owned());
         header("host", &format!("{service}.{REGION}.amazonaws.com"));
         header("content-type", kind);
         header("authorization", &authorization);

@@ -46,7 +46,9 @@ pub struct DaemonDouble {
 
 impl std::fmt::Debug for DaemonDouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DaemonDouble").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("DaemonDouble")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,7 +86,10 @@ impl DaemonDouble {
 
     /// Ends as if killed: every conversation, and the socket.
     pub fn stop(&self) -> Result<()> {
-        self.alive.lock().unwrap_or_else(PoisonError::into_inner).store(false, Ordering::Relaxed);
+        self.alive
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .store(false, Ordering::Relaxed);
         // Wakes the thread that listens, which then sees that it is over.
         drop(UnixStream::connect(&self.path));
         std::fs::remove_file(&self.path).context("removing the control socket")?;
@@ -135,11 +140,22 @@ impl DaemonDouble {
     }
 
     /// Waits until the newest publication is as wanted.
-    pub fn wait_policy(&self, limit: Duration, wanted: impl Fn(&SnapshotV1) -> bool) -> Result<Published> {
-        let newest = || self.published().pop().filter(|newest| wanted(&newest.snapshot));
+    pub fn wait_policy(
+        &self,
+        limit: Duration,
+        wanted: impl Fn(&SnapshotV1) -> bool,
+    ) -> Result<Published> {
+        let newest = || {
+            self.published()
+                .pop()
+                .filter(|newest| wanted(&newest.snapshot))
+        };
         match crate::wait::until(limit, newest) {
             Some(published) => Ok(published),
-            None => bail!("no such policy within {limit:?}; the last one: {:#?}", self.published().pop()),
+            None => bail!(
+                "no such policy within {limit:?}; the last one: {:#?}",
+                self.published().pop()
+            ),
         }
     }
 
@@ -183,9 +199,15 @@ impl Heard {
             }),
             Request::Publish(document) => {
                 let snapshot = snapshot::read(document.as_json().as_bytes())?;
-                self.published.push(Published { at: Instant::now(), snapshot });
+                self.published.push(Published {
+                    at: Instant::now(),
+                    snapshot,
+                });
                 self.generation += 1;
-                Reply::Adopted(Adopted { generation: self.generation, policy_id })
+                Reply::Adopted(Adopted {
+                    generation: self.generation,
+                    policy_id,
+                })
             }
             Request::Shipped(segment) => {
                 if let Some(check) = &self.on_shipped {
@@ -202,7 +224,9 @@ impl Heard {
                 self.nobody.push(address);
                 Reply::Noted
             }
-            Request::Status | Request::Explain(_) => Reply::Refused { why: "a double".to_owned() },
+            Request::Status | Request::Explain(_) => Reply::Refused {
+                why: "a double".to_owned(),
+            },
         })
     }
 }

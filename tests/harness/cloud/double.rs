@@ -25,7 +25,10 @@ pub struct Pace {
 impl Default for Pace {
     /// Pages small enough that a handful of objects has several, and the time a page takes in a large account.
     fn default() -> Self {
-        Self { page_items: 2, page_time: Duration::from_millis(300) }
+        Self {
+            page_items: 2,
+            page_time: Duration::from_millis(300),
+        }
     }
 }
 
@@ -54,14 +57,17 @@ pub struct Double {
 
 impl std::fmt::Debug for Double {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Double").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Double")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
 impl Double {
     /// Listens on loopback, in front of moto.
     pub(super) fn start(moto: SocketAddr, pace: Pace) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on loopback")?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on loopback")?;
         let this = Self {
             address: listener.local_addr().context("its address")?,
             moto,
@@ -102,7 +108,9 @@ impl Double {
 
     /// Does something after this page of the next answer to `action`, before the page that follows.
     pub fn after_page(&self, action: &str, page: u32, work: impl FnOnce() + Send + 'static) {
-        self.state().interludes.push((action.to_owned(), page, Box::new(work)));
+        self.state()
+            .interludes
+            .push((action.to_owned(), page, Box::new(work)));
     }
 
     /// How often an action was called.
@@ -131,7 +139,9 @@ impl Double {
 
     fn serve(&self, mut stream: TcpStream) -> Result<()> {
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        let Some(request) = Message::read(&mut stream)? else { return Ok(()) };
+        let Some(request) = Message::read(&mut stream)? else {
+            return Ok(());
+        };
         let (answer, cut) = self.answer(&request)?;
         let bytes = answer.bytes();
         let end = match cut {
@@ -145,7 +155,10 @@ impl Double {
 
     /// The answer, and whether it is to be cut on its way.
     fn answer(&self, request: &Message) -> Result<(Message, Option<Break>)> {
-        let target = request.headers.get("x-amz-target").and_then(|target| target.split('.').nth(1));
+        let target = request
+            .headers
+            .get("x-amz-target")
+            .and_then(|target| target.split('.').nth(1));
         match target {
             Some(action) => self.logs(action, request),
             None => self.ec2(request),
@@ -154,14 +167,28 @@ impl Double {
 
     fn ec2(&self, request: &Message) -> Result<(Message, Option<Break>)> {
         let arguments = form(&request.body);
-        let argument = |name: &str| arguments.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let argument = |name: &str| {
+            arguments
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.as_str())
+        };
         let action = argument("Action").unwrap_or_default().to_owned();
         if let Some(refusal) = self.gate(&action, false, limits::ec2(&arguments)) {
             return Ok((refusal, None));
         }
-        let token = argument("NextToken").map(|token| pages::unhex(token).context("a token of ours")).transpose();
+        let token = argument("NextToken")
+            .map(|token| pages::unhex(token).context("a token of ours"))
+            .transpose();
         let Ok(token) = token else {
-            return Ok((ec2_error(400, "InvalidPaginationToken", "The pagination token is invalid"), None));
+            return Ok((
+                ec2_error(
+                    400,
+                    "InvalidPaginationToken",
+                    "The pagination token is invalid",
+                ),
+                None,
+            ));
         };
         // The token carries the number of its page in front of the id.
         let (page, after) = match token.as_deref().and_then(|token| token.split_once('|')) {
@@ -175,7 +202,9 @@ impl Double {
         let mut answer = exchange(self.moto, request)?;
         if pages::listing(&action).is_some() && answer.status() == 200 {
             std::thread::sleep(self.pace.page_time);
-            let asked = argument("MaxResults").and_then(|size| size.parse().ok()).unwrap_or(1_000);
+            let asked = argument("MaxResults")
+                .and_then(|size| size.parse().ok())
+                .unwrap_or(1_000);
             let size = self.pace.page_items.min(asked);
             let whole = answer.text();
             let cut = pages::page(&whole, &action, after.as_deref(), size);
@@ -183,7 +212,11 @@ impl Double {
             answer.body = match next {
                 Some(id) => {
                     let ours = pages::hex(&format!("{}|{id}", page + 1));
-                    body.replace(&format!("<nextToken>{}<", pages::hex(&id)), &format!("<nextToken>{ours}<")).into_bytes()
+                    body.replace(
+                        &format!("<nextToken>{}<", pages::hex(&id)),
+                        &format!("<nextToken>{ours}<"),
+                    )
+                    .into_bytes()
                 }
                 None => body.into_bytes(),
             };
@@ -191,14 +224,18 @@ impl Double {
         }
         match fault {
             Some(Break::Half) => answer.body.truncate(answer.body.len() / 2),
-            Some(Break::NoList) => answer.body = pages::without_list(&answer.text(), &action).into_bytes(),
+            Some(Break::NoList) => {
+                answer.body = pages::without_list(&answer.text(), &action).into_bytes()
+            }
             _ => {}
         }
         Ok((answer, fault))
     }
 
     fn logs(&self, action: &str, request: &Message) -> Result<(Message, Option<Break>)> {
-        let refusal = (action == "PutLogEvents").then(|| limits::put_log_events(&request.body)).flatten();
+        let refusal = (action == "PutLogEvents")
+            .then(|| limits::put_log_events(&request.body))
+            .flatten();
         if let Some(refusal) = self.gate(action, true, refusal) {
             return Ok((refusal, None));
         }
@@ -210,7 +247,8 @@ impl Double {
         if action == "PutLogEvents" && answer.status() == 200 {
             let events: Value = serde_json::from_slice(&request.body)?;
             let messages = events["logEvents"].as_array().into_iter().flatten();
-            let messages = messages.filter_map(|event| event["message"].as_str().map(ToOwned::to_owned));
+            let messages =
+                messages.filter_map(|event| event["message"].as_str().map(ToOwned::to_owned));
             self.state().acknowledged.extend(messages);
         }
         if fault == Some(Break::Half) {
@@ -223,20 +261,26 @@ impl Double {
     fn gate(&self, action: &str, is_logs: bool, refusal: Option<Message>) -> Option<Message> {
         *self.state().calls.entry(action.to_owned()).or_default() += 1;
         if let Some(refusal) = refusal {
-            self.state().refused.push(format!("{action}: {}", refusal.text()));
+            self.state()
+                .refused
+                .push(format!("{action}: {}", refusal.text()));
             return Some(refusal);
         }
         if self.buckets.take(action) {
             return None;
         }
         self.state().throttled += 1;
-        error(is_logs, Break::Throttled).or_else(|| Some(logs_error(400, "ThrottlingException", "Rate exceeded")))
+        error(is_logs, Break::Throttled)
+            .or_else(|| Some(logs_error(400, "ThrottlingException", "Rate exceeded")))
     }
 
     /// The fault that strikes now, if one does.
     fn fault(&self, action: &str, page: u32) -> Option<Break> {
         let mut state = self.state();
-        let fault = state.faults.iter_mut().find(|fault| fault.applies(action, page))?;
+        let fault = state
+            .faults
+            .iter_mut()
+            .find(|fault| fault.applies(action, page))?;
         if let Some(times) = &mut fault.times {
             *times -= 1;
         }
@@ -245,7 +289,10 @@ impl Double {
 
     fn interlude(&self, action: &str, page: u32) {
         let mut state = self.state();
-        let found = state.interludes.iter().position(|(of, after, _)| of == action && *after == page);
+        let found = state
+            .interludes
+            .iter()
+            .position(|(of, after, _)| of == action && *after == page);
         let work = found.map(|index| state.interludes.remove(index).2);
         drop(state);
         if let Some(work) = work {

@@ -41,18 +41,29 @@ pub struct Fault {
 impl Fault {
     /// Breaks every answer to `action` until cleared.
     pub fn lasting(action: &'static str, how: Break) -> Self {
-        Self { action, from_page: 1, how, times: None }
+        Self {
+            action,
+            from_page: 1,
+            how,
+            times: None,
+        }
     }
 
     /// Whether it breaks this page of this action.
     pub(super) fn applies(&self, action: &str, page: u32) -> bool {
-        (self.action == "*" || self.action == action) && page >= self.from_page && self.times != Some(0)
+        (self.action == "*" || self.action == action)
+            && page >= self.from_page
+            && self.times != Some(0)
     }
 }
 
 impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?} from page {}", self.action, self.how, self.from_page)
+        write!(
+            f,
+            "{} {:?} from page {}",
+            self.action, self.how, self.from_page
+        )
     }
 }
 
@@ -74,16 +85,39 @@ pub(super) fn logs_error(status: u16, code: &str, message: &str) -> Message {
 /// An error in the words of either service.
 pub(super) fn error(is_logs: bool, how: Break) -> Option<Message> {
     let say = |status, ec2: &str, logs: &str, message: &str| {
-        Some(if is_logs { logs_error(status, logs, message) } else { ec2_error(status, ec2, message) })
+        Some(if is_logs {
+            logs_error(status, logs, message)
+        } else {
+            ec2_error(status, ec2, message)
+        })
     };
     match how {
-        Break::ServerError => say(500, "InternalError", "InternalFailure", "An internal error has occurred"),
-        Break::Unavailable => Some(Message::answer(503, "text/html", "<html><h1>503</h1></html>")),
+        Break::ServerError => say(
+            500,
+            "InternalError",
+            "InternalFailure",
+            "An internal error has occurred",
+        ),
+        Break::Unavailable => Some(Message::answer(
+            503,
+            "text/html",
+            "<html><h1>503</h1></html>",
+        )),
         Break::Throttled => {
             let status = if is_logs { 400 } else { 503 };
-            say(status, "RequestLimitExceeded", "ThrottlingException", "Rate exceeded")
+            say(
+                status,
+                "RequestLimitExceeded",
+                "ThrottlingException",
+                "Rate exceeded",
+            )
         }
-        Break::Expired => say(400, "RequestExpired", "ExpiredTokenException", "The security token has expired"),
+        Break::Expired => say(
+            400,
+            "RequestExpired",
+            "ExpiredTokenException",
+            "The security token has expired",
+        ),
         Break::Cut | Break::Half | Break::NoList | Break::LostAnswer => None,
     }
 }

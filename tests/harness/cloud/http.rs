@@ -49,7 +49,11 @@ impl Message {
     pub(super) fn read(stream: &mut impl Read) -> Result<Option<Self>> {
         let mut reader = BufReader::new(stream);
         let mut message = Self::default();
-        if reader.read_line(&mut message.line).context("the first line")? == 0 {
+        if reader
+            .read_line(&mut message.line)
+            .context("the first line")?
+            == 0
+        {
             return Ok(None);
         }
         message.line.truncate(message.line.trim_end().len());
@@ -70,7 +74,11 @@ impl Message {
     }
 
     fn read_body(&mut self, reader: &mut impl BufRead) -> Result<()> {
-        if self.headers.get("transfer-encoding").is_some_and(|value| value == "chunked") {
+        if self
+            .headers
+            .get("transfer-encoding")
+            .is_some_and(|value| value == "chunked")
+        {
             return self.read_chunks(reader);
         }
         let Some(length) = self.headers.get("content-length") else {
@@ -91,14 +99,18 @@ impl Message {
     fn read_chunks(&mut self, reader: &mut impl BufRead) -> Result<()> {
         loop {
             let mut line = String::new();
-            reader.read_line(&mut line).context("the length of a chunk")?;
+            reader
+                .read_line(&mut line)
+                .context("the length of a chunk")?;
             let length = usize::from_str_radix(line.trim(), 16).context("the length of a chunk")?;
             let start = self.body.len();
             if start + length > BODY_BYTES_MAX {
                 bail!("a body too long");
             }
             self.body.resize(start + length, 0);
-            reader.read_exact(&mut self.body[start..]).context("a chunk")?;
+            reader
+                .read_exact(&mut self.body[start..])
+                .context("a chunk")?;
             reader.read_line(&mut line).context("the end of a chunk")?;
             if length == 0 {
                 return Ok(());
@@ -110,11 +122,21 @@ impl Message {
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut head = format!("{}\r\n", self.line);
         for (name, value) in &self.headers {
-            if !["content-length", "connection", "transfer-encoding", "expect"].contains(&name.as_str()) {
+            if ![
+                "content-length",
+                "connection",
+                "transfer-encoding",
+                "expect",
+            ]
+            .contains(&name.as_str())
+            {
                 head.push_str(&format!("{name}: {value}\r\n"));
             }
         }
-        head.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n", self.body.len()));
+        head.push_str(&format!(
+            "content-length: {}\r\nconnection: close\r\n\r\n",
+            self.body.len()
+        ));
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(&self.body);
         bytes
@@ -142,7 +164,12 @@ pub(super) fn form(body: &[u8]) -> Vec<(String, String)> {
 /// Writes pairs as such a body.
 pub(super) fn form_body(pairs: &[(&str, &str)]) -> Vec<u8> {
     let pair = |(key, value): &(&str, &str)| format!("{}={}", encode(key), encode(value));
-    pairs.iter().map(pair).collect::<Vec<_>>().join("&").into_bytes()
+    pairs
+        .iter()
+        .map(pair)
+        .collect::<Vec<_>>()
+        .join("&")
+        .into_bytes()
 }
 
 fn decode(text: &str) -> String {
@@ -165,7 +192,9 @@ fn decode(text: &str) -> String {
 fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
             other => format!("%{other:02X}"),
         })
         .collect()
@@ -177,9 +206,15 @@ mod tests {
 
     #[test]
     fn a_form_survives_its_own_encoding() {
-        let pairs = [("Description", "postern:tls:*.a.example, b & \"c\" + ü"), ("X", "")];
+        let pairs = [
+            ("Description", "postern:tls:*.a.example, b & \"c\" + ü"),
+            ("X", ""),
+        ];
         let read = form(&form_body(&pairs));
-        let read: Vec<(&str, &str)> = read.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let read: Vec<(&str, &str)> = read
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
         assert_eq!(read, pairs);
     }
 }

@@ -24,7 +24,8 @@ impl Buckets {
         let now = Instant::now();
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (tokens, since) = buckets.entry(action.to_owned()).or_insert((BUCKET, now));
-        *tokens = (*tokens + now.duration_since(*since).as_secs_f64() * REFILL_PER_SECOND).min(BUCKET);
+        *tokens =
+            (*tokens + now.duration_since(*since).as_secs_f64() * REFILL_PER_SECOND).min(BUCKET);
         *since = now;
         let has = *tokens >= 1.0;
         if has {
@@ -37,7 +38,11 @@ impl Buckets {
 /// Refuses what EC2 refuses: page sizes, filters and descriptions outside their limits.
 pub(super) fn ec2(form: &[(String, String)]) -> Option<Message> {
     for (key, value) in form {
-        if key == "MaxResults" && !value.parse().is_ok_and(|size: u32| (5..=1_000).contains(&size)) {
+        if key == "MaxResults"
+            && !value
+                .parse()
+                .is_ok_and(|size: u32| (5..=1_000).contains(&size))
+        {
             let message = format!("Value ( {value} ) for parameter maxResults is invalid");
             return Some(ec2_error(400, "InvalidParameterValue", &message));
         }
@@ -49,18 +54,26 @@ pub(super) fn ec2(form: &[(String, String)]) -> Option<Message> {
     }
     let mut values: HashMap<&str, usize> = HashMap::new();
     for (key, _) in form.iter().filter(|(key, _)| key.starts_with("Filter.")) {
-        *values.entry(key.split(".Value").next().unwrap_or_default()).or_default() += 1;
+        *values
+            .entry(key.split(".Value").next().unwrap_or_default())
+            .or_default() += 1;
     }
     let too_many = values.values().any(|count| *count > 200);
-    too_many.then(|| ec2_error(400, "FilterLimitExceeded", "The maximum length for a filter is 200"))
+    too_many.then(|| {
+        ec2_error(
+            400,
+            "FilterLimitExceeded",
+            "The maximum length for a filter is 200",
+        )
+    })
 }
 
 /// Whether EC2 takes this as the description of a rule.
 pub(super) fn is_description(text: &str) -> bool {
     text.chars().count() <= 255
-        && text
-            .chars()
-            .all(|character| character.is_ascii_alphanumeric() || " ._-:/()#,@[]+=&;{}!$*".contains(character))
+        && text.chars().all(|character| {
+            character.is_ascii_alphanumeric() || " ._-:/()#,@[]+=&;{}!$*".contains(character)
+        })
 }
 
 /// Refuses what PutLogEvents refuses.
@@ -69,25 +82,37 @@ pub(super) fn put_log_events(body: &[u8]) -> Option<Message> {
     let Ok(request) = serde_json::from_slice::<Value>(body) else {
         return Some(logs_error(400, "SerializationException", "not JSON"));
     };
-    let Some(events) = request["logEvents"].as_array().filter(|events| !events.is_empty()) else {
+    let Some(events) = request["logEvents"]
+        .as_array()
+        .filter(|events| !events.is_empty())
+    else {
         return refuse("Log events must have length greater than or equal to 1");
     };
     if events.len() > 10_000 {
         return refuse("Log events must have length less than or equal to 10000");
     }
-    let sizes = events.iter().map(|event| event["message"].as_str().unwrap_or_default().len());
+    let sizes = events
+        .iter()
+        .map(|event| event["message"].as_str().unwrap_or_default().len());
     if sizes.clone().any(|size| size == 0 || size + 26 > 262_144) {
         return refuse("Log event too large or empty");
     }
     if sizes.map(|size| size + 26).sum::<usize>() > 1_048_576 {
         return refuse("Upload too large: the batch exceeds 1048576 bytes");
     }
-    let times: Vec<i64> = events.iter().filter_map(|event| event["timestamp"].as_i64()).collect();
+    let times: Vec<i64> = events
+        .iter()
+        .filter_map(|event| event["timestamp"].as_i64())
+        .collect();
     if times.len() != events.len() || !times.is_sorted() {
-        return refuse("Log events in a single PutLogEvents request must be in chronological order.");
+        return refuse(
+            "Log events in a single PutLogEvents request must be in chronological order.",
+        );
     }
     if times[times.len() - 1] - times[0] > 24 * 3_600 * 1_000 {
-        return refuse("The batch of log events in a single PutLogEvents request cannot span more than 24 hours.");
+        return refuse(
+            "The batch of log events in a single PutLogEvents request cannot span more than 24 hours.",
+        );
     }
     None
 }
@@ -98,7 +123,9 @@ mod tests {
 
     #[test]
     fn descriptions_are_taken_and_refused_as_ec2_does() {
-        assert!(is_description("postern:tls:*.example.org,api.example.com # why"));
+        assert!(is_description(
+            "postern:tls:*.example.org,api.example.com # why"
+        ));
         assert!(is_description(&"*".repeat(255)));
         assert!(!is_description(&"*".repeat(256)));
         assert!(!is_description("a\"b"));

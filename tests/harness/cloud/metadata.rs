@@ -22,9 +22,13 @@ pub struct Metadata {
 impl Metadata {
     /// The metadata of an instance in this VPC.
     pub fn start(vpc: &str) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on loopback")?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on loopback")?;
         let address = listener.local_addr().context("its address")?;
-        let this = Self { address, vpc: vpc.to_owned() };
+        let this = Self {
+            address,
+            vpc: vpc.to_owned(),
+        };
         let server = this.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -42,9 +46,14 @@ impl Metadata {
 
     fn serve(&self, mut stream: TcpStream) -> Result<()> {
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let Some(request) = Message::read(&mut stream)? else { return Ok(()) };
+        let Some(request) = Message::read(&mut stream)? else {
+            return Ok(());
+        };
         let mut answer = self.answer(&request);
-        answer.headers.insert("x-aws-ec2-metadata-token-ttl-seconds".to_owned(), "21600".to_owned());
+        answer.headers.insert(
+            "x-aws-ec2-metadata-token-ttl-seconds".to_owned(),
+            "21600".to_owned(),
+        );
         stream.write_all(&answer.bytes())?;
         Ok(())
     }
@@ -52,11 +61,19 @@ impl Metadata {
     fn answer(&self, request: &Message) -> Message {
         let text = |text: &str| Message::answer(200, "text/plain", text);
         let mut words = request.line.split(' ');
-        let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let (method, path) = (
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+        );
         if (method, path) == ("PUT", "/latest/api/token") {
             return text(TOKEN);
         }
-        if request.headers.get("x-aws-ec2-metadata-token").map(String::as_str) != Some(TOKEN) {
+        if request
+            .headers
+            .get("x-aws-ec2-metadata-token")
+            .map(String::as_str)
+            != Some(TOKEN)
+        {
             return Message::answer(401, "text/plain", "");
         }
         let vpc_path = format!("/latest/meta-data/network/interfaces/macs/{MAC}/vpc-id");

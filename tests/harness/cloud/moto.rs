@@ -67,7 +67,9 @@ fn environment() -> Result<PathBuf> {
     let folder = target.join("moto");
     let lock = File::create(target.join("moto.lock")).context("making moto.lock")?;
     let lock = Flock::lock(lock, FlockArg::LockExclusive);
-    let lock = lock.map_err(|(_, error)| error).context("locking moto.lock")?;
+    let lock = lock
+        .map_err(|(_, error)| error)
+        .context("locking moto.lock")?;
     let stamp = folder.join("requirement");
     if !std::fs::read_to_string(&stamp).is_ok_and(|text| text == REQUIREMENT) {
         install(&folder)?;
@@ -78,7 +80,11 @@ fn environment() -> Result<PathBuf> {
 }
 
 fn install(folder: &Path) -> Result<()> {
-    let venv = || run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder));
+    let venv = || {
+        run(Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(folder))
+    };
     if let Err(error) = venv() {
         // Debian keeps the part of Python that makes environments in a package of its own.
         let root = nix::unistd::geteuid().is_root();
@@ -86,7 +92,14 @@ fn install(folder: &Path) -> Result<()> {
             return Err(error.context("run: apt-get install python3 python3-venv"));
         }
         run(Command::new("apt-get")
-            .args(["-o", "DPkg::Lock::Timeout=300", "install", "-y", "-qq", "--no-install-recommends"])
+            .args([
+                "-o",
+                "DPkg::Lock::Timeout=300",
+                "install",
+                "-y",
+                "-qq",
+                "--no-install-recommends",
+            ])
             .args(["python3", "python3-venv"])
             .env("DEBIAN_FRONTEND", "noninteractive"))?;
         venv()?;
@@ -98,7 +111,11 @@ fn run(command: &mut Command) -> Result<()> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("starting {command:?}"))?;
     if !output.status.success() {
-        bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{command:?}: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(())
 }
@@ -106,6 +123,9 @@ fn run(command: &mut Command) -> Result<()> {
 /// Where cargo builds: this program is in `<target>/<profile>/deps`.
 fn target() -> Result<PathBuf> {
     let me = std::env::current_exe().context("finding this program")?;
-    let folder = me.ancestors().nth(3).context("a target folder above this program")?;
+    let folder = me
+        .ancestors()
+        .nth(3)
+        .context("a target folder above this program")?;
     Ok(folder.to_owned())
 }

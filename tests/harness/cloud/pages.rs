@@ -13,27 +13,50 @@ pub(super) fn listing(action: &str) -> Option<(&'static str, &'static str)> {
 
 /// One page of an answer: the items after `after`, at most `size`, in the order of their ids. The token is the last
 /// id, so that, as with the service, what changes in between is seen by the pages that follow and by no other.
-pub(super) fn page(body: &str, action: &str, after: Option<&str>, size: usize) -> Option<(String, Option<String>)> {
+pub(super) fn page(
+    body: &str,
+    action: &str,
+    after: Option<&str>,
+    size: usize,
+) -> Option<(String, Option<String>)> {
     let (set, id) = listing(action)?;
     let (before, items, behind) = split(body, set)?;
-    let mut items: Vec<(&str, &str)> = items.into_iter().map(|item| (text_of(item, id).unwrap_or_default(), item)).collect();
+    let mut items: Vec<(&str, &str)> = items
+        .into_iter()
+        .map(|item| (text_of(item, id).unwrap_or_default(), item))
+        .collect();
     items.sort_unstable();
-    let mut rest = items.into_iter().skip_while(|(name, _)| after.is_some_and(|after| *name <= after)).peekable();
+    let mut rest = items
+        .into_iter()
+        .skip_while(|(name, _)| after.is_some_and(|after| *name <= after))
+        .peekable();
     let mut chosen = Vec::new();
     while let (true, Some(item)) = (chosen.len() < size, rest.peek()) {
         chosen.push(*item);
         rest.next();
     }
-    let token = rest.peek().and_then(|_| chosen.last()).map(|(name, _)| (*name).to_owned());
+    let token = rest
+        .peek()
+        .and_then(|_| chosen.last())
+        .map(|(name, _)| (*name).to_owned());
     let content: String = chosen.iter().map(|(_, item)| *item).collect();
-    let next = token.as_deref().map(|token| format!("<nextToken>{}</nextToken>", hex(token))).unwrap_or_default();
-    Some((format!("{before}<{set}>{content}</{set}>{next}{behind}"), token))
+    let next = token
+        .as_deref()
+        .map(|token| format!("<nextToken>{}</nextToken>", hex(token)))
+        .unwrap_or_default();
+    Some((
+        format!("{before}<{set}>{content}</{set}>{next}{behind}"),
+        token,
+    ))
 }
 
 /// The answer without its list.
 pub(super) fn without_list(body: &str, action: &str) -> String {
     let parts = listing(action).and_then(|(set, _)| split(body, set));
-    parts.map_or_else(|| body.to_owned(), |(before, _, behind)| format!("{before}{behind}"))
+    parts.map_or_else(
+        || body.to_owned(),
+        |(before, _, behind)| format!("{before}{behind}"),
+    )
 }
 
 /// What stands before the set, its items, and what stands behind it.
@@ -49,7 +72,10 @@ fn split<'a>(body: &'a str, set: &str) -> Option<(&'a str, Vec<&'a str>, &'a str
 }
 
 /// The items directly in a set. Text is escaped, so a tag in it is a tag.
-#[expect(clippy::string_slice, reason = "every place is before or behind a tag, and tags are ASCII")]
+#[expect(
+    clippy::string_slice,
+    reason = "every place is before or behind a tag, and tags are ASCII"
+)]
 fn items(content: &str) -> Vec<&str> {
     let (mut items, mut depth, mut start, mut at) = (Vec::new(), 0_usize, 0, 0);
     while let Some(found) = content[at..].find('<') {
@@ -74,7 +100,8 @@ fn items(content: &str) -> Vec<&str> {
 /// The text of the first element of this name.
 pub(super) fn text_of<'a>(xml: &'a str, element: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{element}>"))?;
-    rest.split_once(&format!("</{element}>")).map(|(text, _)| text)
+    rest.split_once(&format!("</{element}>"))
+        .map(|(text, _)| text)
 }
 
 /// A token says nothing to whoever holds it.
@@ -104,7 +131,10 @@ mod tests {
         loop {
             let (body, next) = page(BODY, "DescribeVpcs", token.as_deref(), 2).unwrap();
             let ids = split(&body, "vpcSet").unwrap().1;
-            seen.extend(ids.iter().map(|item| text_of(item, "vpcId").unwrap().to_owned()));
+            seen.extend(
+                ids.iter()
+                    .map(|item| text_of(item, "vpcId").unwrap().to_owned()),
+            );
             pages += 1;
             if next.is_none() {
                 assert!(!body.contains("nextToken"));

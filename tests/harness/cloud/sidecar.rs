@@ -16,10 +16,17 @@ pub fn binary() -> Result<PathBuf> {
         return Ok(path.into());
     }
     let me = std::env::current_exe().context("finding this program")?;
-    let mut folders = me.ancestors().skip(1).take(2).map(|folder| folder.join("postern-cloudsync"));
+    let mut folders = me
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("postern-cloudsync"));
     let found = folders.find(|path| path.is_file());
     found.with_context(|| {
-        format!("no postern-cloudsync near {}; build it with `cargo build -p cloudsync`", me.display())
+        format!(
+            "no postern-cloudsync near {}; build it with `cargo build -p cloudsync`",
+            me.display()
+        )
     })
 }
 
@@ -47,8 +54,14 @@ impl Sidecar {
             ("AWS_SECRET_ACCESS_KEY", "test"),
             ("AWS_EC2_METADATA_DISABLED", "true"),
         ];
-        let environment = variables.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        Ok(Self { folder: folder.to_owned(), environment, child: None })
+        let environment = variables
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        Ok(Self {
+            folder: folder.to_owned(),
+            environment,
+            child: None,
+        })
     }
 
     /// Sets or replaces a variable of its environment.
@@ -61,7 +74,10 @@ impl Sidecar {
     pub fn start(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(binary()?).args(["run", "--config"]);
+        command
+            .args(["--pdeathsig", "KILL"])
+            .arg(binary()?)
+            .args(["run", "--config"]);
         self.dress(&mut command).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().context("starting postern-cloudsync")?);
         Ok(())
@@ -71,19 +87,30 @@ impl Sidecar {
     pub fn once(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(binary()?);
         command.arg("once").args(arguments).arg("--config");
-        self.dress(&mut command).output().context("running postern-cloudsync once")
+        self.dress(&mut command)
+            .output()
+            .context("running postern-cloudsync once")
     }
 
     fn dress<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let variables = self.environment.iter().map(|(key, value)| (key, value));
-        command.arg(self.folder.join("cloudsync.toml")).envs(variables).env("POSTERN_LOG", LEVELS).stdin(Stdio::null())
+        command
+            .arg(self.folder.join("cloudsync.toml"))
+            .envs(variables)
+            .env("POSTERN_LOG", LEVELS)
+            .stdin(Stdio::null())
     }
 
     /// Kills it, as the kernel's out-of-memory killer would.
     pub fn kill(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else { bail!("it does not run") };
+        let Some(mut child) = self.child.take() else {
+            bail!("it does not run")
+        };
         child.kill().context("killing postern-cloudsync")?;
-        child.wait().map(drop).context("waiting for postern-cloudsync")
+        child
+            .wait()
+            .map(drop)
+            .context("waiting for postern-cloudsync")
     }
 
     /// Everything it wrote so far.
