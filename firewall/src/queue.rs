@@ -370,7 +370,7 @@ impl Worker {
         self.perform(policy);
     }
 
-    /// Does what the inspector wants, verdicts in one send.
+    /// Does what the inspector wants, in its order; verdicts between two resets go in one send.
     fn perform(&mut self, policy: &Snapshot) {
         while let Some(output) = self.inspector.poll_output() {
             match output {
@@ -379,6 +379,9 @@ impl Worker {
                         .push(token, action_of(verdict, policy.generation()));
                 }
                 Output::Reset(reset) => {
+                    // A hello passed in this batch must arrive first, or the reset's number is
+                    // not the server's next one and is answered with a challenge instead.
+                    self.answer();
                     if let Err(error) = self.raw.send(&segment_of(&reset)) {
                         tracing::debug!(%error, "sending a reset");
                     }
@@ -400,6 +403,10 @@ impl Worker {
                 Output::Record(record) => self.record(record, policy),
             }
         }
+        self.answer();
+    }
+
+    fn answer(&mut self) {
         if let Err(error) = self.queue.send(&mut self.verdicts) {
             tracing::error!(%error, "answering packets");
         }
