@@ -1,7 +1,7 @@
 //! client —veth— firewall —veth— internet, IPv4 and IPv6, and who has which address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
@@ -176,8 +176,9 @@ impl Topology {
 
     /// The client side has its own MTU: 9,001 as in AWS.
     pub fn with_client_mtu(mtu: u16) -> Result<Self> {
+        sweep();
         let files = tempfile::Builder::new()
-            .prefix("postern-lab-")
+            .prefix(&format!("{FOLDER}{}-", std::process::id()))
             .tempdir()
             .context("making a folder")?;
         let client = Namespace::new("client")?;
@@ -272,6 +273,29 @@ impl Topology {
         let near = self.file("near.resolv");
         std::fs::write(&near, "nameserver 127.0.0.1\n").context("resolv.conf")?;
         self.client.bind_mount(&near, "/etc/resolv.conf")
+    }
+}
+
+const FOLDER: &str = "postern-lab-";
+
+/// Removes the folders of runs that were killed: namespaces go by themselves, files do not.
+fn sweep() {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| {
+            name.strip_prefix(FOLDER)?
+                .split('-')
+                .next()?
+                .parse::<u32>()
+                .ok()
+        });
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Another run may be sweeping too, or it belongs to another user.
+            drop(std::fs::remove_dir_all(entry.path()));
+        }
     }
 }
 

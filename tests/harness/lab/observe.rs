@@ -20,14 +20,24 @@ pub struct Observed {
     pub left: bool,
     /// From the decisive packet of the client (or the server's answer) to the first sign of the verdict.
     pub time_to_verdict: Option<Duration>,
-    /// The flow log's lines about it, the deciding one last.
+    /// The flow log's lines about it, the one that ended the matter last.
     pub lines: Vec<Line>,
 }
 
 impl Observed {
+    /// The line that tells the attempt's story: what was refused, else what was allowed to the client.
+    pub fn decision(&self) -> Option<&Line> {
+        let of_client = |line: &&Line| line.is(&[("outcome", "allowed"), ("cat", "client")]);
+        let last = self.lines.last()?;
+        if last.is(&[("outcome", "disallowed")]) {
+            return Some(last);
+        }
+        self.lines.iter().find(of_client).or(Some(last))
+    }
+
     /// Whether it ended as it should: at the client, on the wire, and in the log.
     pub fn as_expected(&self, attempt: &Attempt) -> bool {
-        let decided = self.lines.last();
+        let decided = self.decision();
         let logged = |fields: &[(&str, &str)]| decided.is_some_and(|line| line.is(fields));
         match attempt.ending {
             Ending::Allowed(version) => {

@@ -12,7 +12,7 @@ pub const HEADINGS: [&str; 8] = [
 
 /// One row of the table.
 pub fn row(attempt: &Attempt, observed: &Observed) -> [String; 8] {
-    let line = observed.lines.last();
+    let line = observed.decision();
     let text = |field: &str| line.map(|line| line.text(field)).unwrap_or_default();
     let claims = if attempt.claims.is_empty() {
         "-"
@@ -45,7 +45,7 @@ pub fn object(attempt: &Attempt, observed: &Observed) -> Value {
     object.insert("attempt".to_owned(), json!(attempt.title));
     object.insert("who".to_owned(), json!(attempt.who()));
     object.insert("claims".to_owned(), json!(attempt.claims));
-    if let Some(Value::Object(fields)) = observed.lines.last().map(|line| &line.0) {
+    if let Some(Value::Object(fields)) = observed.decision().map(|line| &line.0) {
         object.extend(
             fields
                 .iter()

@@ -59,7 +59,7 @@ impl Runner {
     pub fn command(&mut self, name: &str, command: &mut Command) -> Result<()> {
         let log = self
             .logs
-            .join(format!("{}.log", name.replace([' ', '/'], "-")));
+            .join(format!("{}.log", name.replace(": ", "-").replace([' ', '/'], "-")));
         let file = File::create(&log).with_context(|| format!("making {}", log.display()))?;
         announce(name)?;
         let started = Instant::now();
