@@ -57,7 +57,7 @@ fn exposed_suffix(pattern: &Pattern) -> Option<String> {
         return Some("*".to_owned());
     }
     let tail = join_reversed(&literal);
-    let Some(domain) = psl::domain_str(&tail) else {
+    let Some(domain) = registrable_domain(&tail) else {
         return Some(tail);
     };
     nested()
@@ -85,6 +85,15 @@ fn reaches_below(pattern: &Pattern, suffix: &str) -> bool {
         .map_or_else(|| pattern.is_deep(), |label| label.contains('*'))
 }
 
+/// The domain that somebody registered to have this name; `None` for a public suffix.
+///
+/// Never inlined: psl is one function of 2.5 MB of source, and it is compiled once per place that
+/// calls it.
+#[inline(never)]
+fn registrable_domain(name: &str) -> Option<&str> {
+    psl::domain_str(name)
+}
+
 /// The nested suffixes under each registrable domain above them.
 fn nested() -> &'static HashMap<&'static str, Vec<&'static str>> {
     static INDEX: OnceLock<HashMap<&'static str, Vec<&'static str>>> = OnceLock::new();
@@ -92,7 +101,7 @@ fn nested() -> &'static HashMap<&'static str, Vec<&'static str>> {
         let mut index: HashMap<_, Vec<_>> = HashMap::new();
         for suffix in nested_suffixes() {
             for parent in parents(suffix) {
-                if psl::domain_str(parent) == Some(parent) {
+                if registrable_domain(parent) == Some(parent) {
                     index.entry(parent).or_default().push(suffix);
                 }
             }
