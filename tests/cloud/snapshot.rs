@@ -9,19 +9,15 @@ use crate::stage::{LIMIT, Stage, names};
 
 /// At the service's own pace: 300 ms a page, two items on each.
 #[test]
-fn descriptions_in_the_cloud_are_the_policy_that_is_published() {
+fn egress_rules_of_the_groups_in_use_are_the_policy_that_is_published() {
     let stage = Stage::with_pace(Pace::default());
     let api = &stage.cloud.api;
     let tls = stage.allow("postern:tls:api.example.com,*.example.org");
-    let ssh = api
-        .allow(
-            &stage.gid,
-            Rule {
-                ports: (22, 22),
-                ..Rule::https("discriminat:ssh:git.example.com")
-            },
-        )
-        .unwrap();
+    let ssh = Rule {
+        ports: (22, 22),
+        ..Rule::https("discriminat:ssh:git.example.com")
+    };
+    let ssh = api.allow(&stage.gid, ssh).unwrap();
     let all = Rule {
         protocol: "-1",
         ports: (-1, -1),
@@ -29,13 +25,8 @@ fn descriptions_in_the_cloud_are_the_policy_that_is_published() {
     };
     let all = api.allow(&stage.gid, all).unwrap();
     stage.allow("everybody may see the time");
-    let other = api.group(&stage.vpc, "other").unwrap();
     let unused = api.group(&stage.vpc, "unused").unwrap();
     api.allow(&unused, Rule::https("postern:tls:unused.example.com"))
-        .unwrap();
-    api.assign(&stage.interface, "10.77.1.11").unwrap();
-    let instance = api.instance(&stage.subnet, "10.77.1.20", &other).unwrap();
-    api.interface(&stage.subnet, "10.77.1.30", &[&stage.gid, &other])
         .unwrap();
 
     let (daemon, _sidecar) = stage.run();
@@ -50,7 +41,10 @@ fn descriptions_in_the_cloud_are_the_policy_that_is_published() {
         ["*.example.org", "api.example.com", "git.example.com"]
     );
     let group = &policy.groups[0];
-    assert_eq!(group.gid, stage.gid);
+    assert_eq!(
+        (group.gid.as_str(), group.rules.len()),
+        (stage.gid.as_str(), 3)
+    );
     let rule = |id: &str| group.rules.iter().find(|rule| rule.rule == id).unwrap();
     assert_eq!(
         (rule(&tls).transport, rule(&tls).ports),
@@ -67,34 +61,8 @@ fn descriptions_in_the_cloud_are_the_policy_that_is_published() {
         (rule(&all).transport, rule(&all).ports),
         (TransportV1::All, (0, 65_535))
     );
-    assert!(
-        matches!(&rule(&all).entries[..], [EntryV1::SeeThru { until }] if until == "2099-01-02")
-    );
-    assert_eq!(group.rules.len(), 3);
-
-    let client = |net: &str| {
-        policy
-            .clients
-            .iter()
-            .find(|client| client.net.to_string() == net)
-            .unwrap()
-    };
-    assert_eq!(client("10.77.1.10/32").instance, stage.interface);
-    assert_eq!(
-        client("10.77.1.10/32").groups,
-        std::slice::from_ref(&stage.gid)
-    );
-    assert_eq!(
-        client("10.77.1.11/32").groups,
-        std::slice::from_ref(&stage.gid)
-    );
-    assert_eq!(client("10.77.1.20/32").instance, instance);
-    assert_eq!(client("10.77.1.20/32").groups, [other]);
-    assert!(policy.served.contains(&"10.77.0.0/16".parse().unwrap()));
-    assert!(
-        stage.cloud.double.calls("DescribeNetworkInterfaces") >= 2,
-        "one page only"
-    );
+    let see_thru = &rule(&all).entries[..];
+    assert!(matches!(see_thru, [EntryV1::SeeThru { until }] if until == "2099-01-02"));
     assert!(
         stage.cloud.double.calls("DescribeSecurityGroupRules") >= 2,
         "one page only"
@@ -103,6 +71,43 @@ fn descriptions_in_the_cloud_are_the_policy_that_is_published() {
         stage.cloud.double.refused().is_empty(),
         "{:?}",
         stage.cloud.double.refused()
+    );
+}
+
+#[test]
+fn every_address_of_every_interface_is_a_client() {
+    let stage = Stage::new();
+    let api = &stage.cloud.api;
+    let other = api.group(&stage.vpc, "other").unwrap();
+    api.assign(&stage.interface, "10.77.1.11").unwrap();
+    let instance = api.instance(&stage.subnet, "10.77.1.20", &other).unwrap();
+    api.interface(&stage.subnet, "10.77.1.30", &[&stage.gid, &other])
+        .unwrap();
+
+    let (daemon, _sidecar) = stage.run();
+    let policy = daemon
+        .wait_policy(LIMIT, |snapshot| snapshot.clients.len() == 4)
+        .unwrap()
+        .snapshot;
+
+    let client = |net: &str| {
+        policy
+            .clients
+            .iter()
+            .find(|client| client.net.to_string() == net)
+            .unwrap()
+    };
+    let alone = std::slice::from_ref(&stage.gid);
+    assert_eq!(client("10.77.1.10/32").instance, stage.interface);
+    assert_eq!(client("10.77.1.10/32").groups, alone);
+    assert_eq!(client("10.77.1.11/32").groups, alone);
+    assert_eq!(client("10.77.1.20/32").instance, instance);
+    assert_eq!(client("10.77.1.20/32").groups, std::slice::from_ref(&other));
+    assert_eq!(client("10.77.1.30/32").groups.len(), 2);
+    assert!(policy.served.contains(&"10.77.0.0/16".parse().unwrap()));
+    assert!(
+        stage.cloud.double.calls("DescribeNetworkInterfaces") >= 2,
+        "one page only"
     );
 }
 

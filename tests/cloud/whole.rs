@@ -258,6 +258,56 @@ fn outage_keeps_last_good_policy_across_reboot() {
 }
 
 #[test]
+fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_opens() {
+    let lab = Topology::new().unwrap();
+    let mut whole = Whole::start(&lab, &["postern:tls:api.allowed.example"]);
+    let recorder =
+        Recorder::start(&lab.internet, RECORDER.at(Family::V4, 443), Script::Tls).unwrap();
+    let api = whole.stage.cloud.api;
+    let rules = api.ec2("DescribeSecurityGroupRules", &[]).unwrap();
+    let (rule, cidr) = client::rule_with(&rules, "api.allowed.example").unwrap();
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..8_u64 {
+        // A change under way, and flows to be logged, whenever the blow falls.
+        let description = format!("postern:tls:api.allowed.example,r{round}.allowed.example");
+        api.describe(
+            &whole.stage.gid,
+            &rule,
+            Rule {
+                cidr: &cidr,
+                ..Rule::https(&description)
+            },
+        )
+        .unwrap();
+        assert!(
+            Flow::open(&lab, RECORDER.name, recorder.address).is_err(),
+            "it opened in round {round}"
+        );
+        std::thread::sleep(Duration::from_millis(round * 211 % 1_100));
+        whole.sidecar.kill().unwrap();
+        if round % 2 == 0 {
+            whole.daemon.kill().unwrap();
+            acknowledged.extend(whole.daemon.spooled());
+            whole.daemon.restart().unwrap();
+        }
+        whole.sidecar.start().unwrap();
+    }
+    whole.expect(
+        "config",
+        &[
+            ("cat", "addr"),
+            ("outcome", "accepted"),
+            ("addr", "r7.allowed.example"),
+        ],
+    );
+    assert!(whole.fetch(API.name), "and what is allowed still is");
+    let arrived = |line: &String| whole.stage.cloud.double.has_acknowledged(line);
+    let all = wait::holds(LIMIT, || acknowledged.iter().all(arrived));
+    let lost: Vec<_> = acknowledged.iter().filter(|line| !arrived(line)).collect();
+    assert!(all, "lost: {lost:#?}");
+}
+
+#[test]
 fn new_client_waits_and_is_not_reset() {
     let lab = Topology::new().unwrap();
     let whole = Whole::start(&lab, &["postern:tls:api.allowed.example"]);

@@ -76,6 +76,24 @@ impl<'t> CloudDaemon<'t> {
             .collect()
     }
 
+    /// Every whole line in the spool now.
+    pub(crate) fn spooled(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for stream in ["flow", "end", "dns", "config"] {
+            let entries = std::fs::read_dir(self.folder.join("spool").join(stream));
+            for entry in entries.into_iter().flatten().flatten() {
+                // One that was shipped and deleted meanwhile is not in the spool now.
+                let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                lines.extend(
+                    text.split_inclusive('\n')
+                        .filter_map(|line| line.strip_suffix('\n'))
+                        .map(ToOwned::to_owned),
+                );
+            }
+        }
+        lines
+    }
+
     fn wait_healthy(&mut self) -> Result<()> {
         let limit = Duration::from_secs(20);
         let healthy = wait::until(limit, || match self.child.try_wait() {

@@ -202,24 +202,9 @@ impl Double {
         let mut answer = exchange(self.moto, request)?;
         if pages::listing(&action).is_some() && answer.status() == 200 {
             std::thread::sleep(self.pace.page_time);
-            let asked = argument("MaxResults")
-                .and_then(|size| size.parse().ok())
-                .unwrap_or(1_000);
-            let size = self.pace.page_items.min(asked);
-            let whole = answer.text();
-            let cut = pages::page(&whole, &action, after.as_deref(), size);
-            let (body, next) = cut.with_context(|| format!("cutting {whole}"))?;
-            answer.body = match next {
-                Some(id) => {
-                    let ours = pages::hex(&format!("{}|{id}", page + 1));
-                    body.replace(
-                        &format!("<nextToken>{}<", pages::hex(&id)),
-                        &format!("<nextToken>{ours}<"),
-                    )
-                    .into_bytes()
-                }
-                None => body.into_bytes(),
-            };
+            let asked = argument("MaxResults").and_then(|size| size.parse().ok());
+            let size = self.pace.page_items.min(asked.unwrap_or(1_000));
+            answer.body = one_page(&answer.text(), &action, (page, after.as_deref()), size)?;
             self.interlude(&action, page);
         }
         match fault {
@@ -312,4 +297,23 @@ impl Double {
         }
         true
     }
+}
+
+/// One page of a whole answer; its token carries the number of the next page in front of the id.
+fn one_page(
+    whole: &str,
+    action: &str,
+    (page, after): (u32, Option<&str>),
+    size: usize,
+) -> Result<Vec<u8>> {
+    let cut = pages::page(whole, action, after, size);
+    let (body, next) = cut.with_context(|| format!("cutting {whole}"))?;
+    let Some(id) = next else {
+        return Ok(body.into_bytes());
+    };
+    let plain = format!("<nextToken>{}<", pages::hex(&id));
+    let numbered = pages::hex(&format!("{}|{id}", page + 1));
+    Ok(body
+        .replace(&plain, &format!("<nextToken>{numbered}<"))
+        .into_bytes())
 }

@@ -1,4 +1,4 @@
-//! Building the daemon with the cargo that runs us, so that the lab never judges with yesterday's program.
+//! Building our programs with the cargo that runs us, so that nothing is ever judged with yesterday's.
 
 use std::process::{Command, Stdio};
 
@@ -6,9 +6,18 @@ use anyhow::{Context, Result, bail};
 
 /// Builds `postern` beside this program. What cargo says goes to standard error.
 pub fn daemon() -> Result<()> {
+    build("firewall")
+}
+
+/// Builds `postern-cloudsync` beside this program; the first time that takes minutes.
+pub fn sidecar() -> Result<()> {
+    build("cloudsync")
+}
+
+fn build(package: &str) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "firewall"]);
+    command.args(["build", "--quiet", "--package", package]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
@@ -19,7 +28,7 @@ pub fn daemon() -> Result<()> {
         .status()
         .context("running cargo build")?;
     if !status.success() {
-        bail!("cargo build --package firewall: {status}");
+        bail!("cargo build --package {package}: {status}");
     }
     Ok(())
 }

@@ -115,6 +115,12 @@ fn boot(runner: &mut Runner) -> Result<()> {
 }
 
 fn cloud(runner: &mut Runner) -> Result<()> {
+    let ready = runner.prepare("cloud: prerequisites", prerequisites::ensure)?
+        && runner.prepare("cloud: build postern", crate::lab::build::daemon)?
+        && runner.prepare("cloud: build postern-cloudsync", crate::lab::build::sidecar)?;
+    if !ready {
+        return Ok(());
+    }
     runner.command(
         "cloud: lints",
         cargo().args([
