@@ -44,8 +44,8 @@ pub struct ClientHello {
     pub names: Vec<Vec<u8>>,
     /// Cipher suites.
     pub ciphers: Vec<u16>,
-    /// Bytes of the key share: 32 for X25519, 1,216 for X25519MLKEM768.
-    pub key_share: usize,
+    /// Whether a key share of X25519MLKEM768, 1,216 bytes, goes before the one of X25519.
+    pub hybrid: bool,
     /// More extensions, after the usual ones.
     pub extensions: Vec<(u16, Vec<u8>)>,
     /// Bytes behind the extensions, inside the message.
@@ -60,7 +60,7 @@ impl ClientHello {
             versions: vec![version::TLS13, version::TLS12],
             names: vec![name.as_bytes().to_vec()],
             ciphers: vec![0x1301, 0x1302, 0xc02f, 0xc030],
-            key_share: 32,
+            hybrid: false,
             extensions: Vec::new(),
             trailing: Vec::new(),
         }
@@ -69,7 +69,7 @@ impl ClientHello {
     /// As browsers send it since 2024: an X25519MLKEM768 share, GREASE values, padding-free, about 1,800 bytes.
     pub fn post_quantum(name: &str) -> Self {
         let mut hello = Self::new(name);
-        hello.key_share = 1216 + 36;
+        hello.hybrid = true;
         hello.versions.insert(0, extension::GREASE);
         hello.ciphers.insert(0, extension::GREASE);
         hello.extensions.push((extension::GREASE, vec![0]));
@@ -144,13 +144,13 @@ impl ClientHello {
             let mut content = vec![versions.len() as u8];
             content.extend(versions);
             all.push((extension::VERSIONS, content));
-            let group: u16 = if self.key_share > 1000 {
-                0x11ec
-            } else {
-                0x001d
-            };
-            let mut share = group.to_be_bytes().to_vec();
-            share.extend(sized16(&vec![0x33; self.key_share]));
+            let mut share = Vec::new();
+            if self.hybrid {
+                share.extend(0x11ec_u16.to_be_bytes());
+                share.extend(sized16(&[0x34; 1216]));
+            }
+            share.extend(0x001d_u16.to_be_bytes());
+            share.extend(sized16(&[0x33; 32]));
             all.push((extension::KEY_SHARE, sized16(&share)));
         }
         all.extend(self.extensions.iter().cloned());

@@ -71,7 +71,7 @@ mod a_late_verdict_is_never_a_refusal {
             let scene = Scene::new(&lab, family);
             let hello = ClientHello::post_quantum(RECORDER.name).record();
             let (first, second) = hello.split_at(1400);
-            let tcp = scene.connect();
+            let mut tcp = scene.connect();
             tcp.push(0, first).unwrap();
             // A tail loss probe, a repeated head, the last byte alone, all before the rest is there.
             tcp.push(1400, &second[..1]).unwrap();
@@ -80,6 +80,9 @@ mod a_late_verdict_is_never_a_refusal {
             tcp.push(1400, second).unwrap();
             tcp.push(1400, second).unwrap();
             assert!(scene.recorder.got(&hello));
+            assert!(tcp.wait_bytes(e2e::hello::server_flight().len()).unwrap(), "no answer");
+            assert!(!tcp.reset);
+            scene.daemon.logs().expect(&[("outcome", "allowed"), ("cat", "server")]).unwrap();
             assert_eq!(scene.daemon.logs().matching(&[("outcome", "disallowed")]).len(), 0);
         }
     }
