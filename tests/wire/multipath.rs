@@ -52,3 +52,21 @@ both_families! {
         assert_eq!(inside.matching(|seen| seen.to == local && marked(seen)), []);
     }
 }
+
+both_families! {
+    /// What takes an option out takes out its first copy; a second must not get through behind it.
+    fn an_option_that_comes_twice_does_not_leave(family) {
+        let lab = Topology::new().unwrap();
+        let scene = Scene::new(&lab, family);
+        for kind in [options::MP_CAPABLE.to_vec(), vec![254, 10, 1, 2, 3, 4, 5, 6, 7, 8], vec![3, 3, 7], vec![8, 10, 0, 0, 0, 1, 0, 0, 0, 0]] {
+            let mut tcp = scene.unconnected();
+            let mut syn = tcp.syn();
+            syn.options = [&options::MSS[..], &kind, &kind].concat();
+            tcp.put(&syn).unwrap();
+            assert!(tcp.wait_reset().unwrap(), "{kind:?}: not refused");
+            assert_eq!(scene.reason(&tcp), "tcp_state", "{kind:?}");
+        }
+        scene.outside.settle(Duration::from_millis(50));
+        assert_eq!(scene.outside.matching(|seen| seen.is_tcp(flags::SYN) && seen.from.port() >= 20_000), []);
+    }
+}

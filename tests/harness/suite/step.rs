@@ -57,9 +57,10 @@ impl Runner {
 
     /// Runs a command as a step that passes or fails as a whole, or test by test if it is nextest.
     pub fn command(&mut self, name: &str, command: &mut Command) -> Result<()> {
-        let log = self
-            .logs
-            .join(format!("{}.log", name.replace(": ", "-").replace([' ', '/'], "-")));
+        let log = self.logs.join(format!(
+            "{}.log",
+            name.replace(": ", "-").replace([' ', '/'], "-")
+        ));
         let file = File::create(&log).with_context(|| format!("making {}", log.display()))?;
         announce(name)?;
         let started = Instant::now();
