@@ -62,6 +62,35 @@ mod nothing_leaves_before_the_verdict {
     }
 
     both_families! {
+        /// Taking an option out takes out its first copy: bare acknowledgements are the place to try the next one.
+        fn in_the_second_copy_of_a_tcp_option(family) {
+            let lab = Topology::new().unwrap();
+            let scene = Scene::new(&lab, family);
+            let twins: [&[u8]; 3] = [
+                &[254, 10, 1, 1, 1, 1, 1, 1, 1, 1, 254, 10, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a],
+                &[8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 8, 10, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a],
+                &[5, 10, 1, 1, 1, 1, 1, 1, 1, 1, 5, 10, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a],
+            ];
+            for options in twins {
+                let mut tcp = scene.connect();
+                let mut ack = tcp.segment(0, flags::ACK, &[]);
+                ack.options = options.to_vec();
+                tcp.put(&ack).unwrap();
+                assert!(tcp.wait_reset().unwrap(), "{options:?}: not refused");
+            }
+            scene.outside.settle(Duration::from_millis(100));
+            let marked = scene.outside.matching(|seen| seen.options.windows(8).any(|bytes| bytes == [0x5a; 8]));
+            assert_eq!(marked, []);
+            // What is left of one copy is padding, and an honest selective acknowledgement has that shape.
+            let mut tcp = scene.connect();
+            let mut ack = tcp.segment(0, flags::ACK, &[]);
+            ack.options = vec![1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+            tcp.put(&ack).unwrap();
+            crate::scene::finish(&mut tcp, &crate::scene::allowed());
+        }
+    }
+
+    both_families! {
         fn ahead_of_the_servers_answer(family) {
             let lab = Topology::new().unwrap();
             let scene = Scene::new(&lab, family);

@@ -13,7 +13,7 @@ use crate::env::{Answer, Env};
 use crate::flow::{FlowKey, Side};
 use crate::limits::Limits;
 use crate::output::{Class, Output, Verdict};
-use crate::packet::{Body, Packet, Segment};
+use crate::packet::{Body, Packet, Segment, options};
 use crate::table::FlowTable;
 use crate::unknown::UnknownClients;
 use crate::waiting::Waiting;
@@ -101,12 +101,19 @@ impl Inspector {
     ///
     /// A packet with few hops left is a decoy: it would be judged here and die before the
     /// server. There is no better code for it than `tcp_state`. Only the client's are looked
-    /// at, for the server's have come a long way.
+    /// at, for the server's have come a long way. An option that the ruleset should have taken
+    /// out was sent twice, which no TCP does.
     fn header_fault(&self, packet: &Packet<'_>, side: Side) -> Option<Reason> {
         let decoy = side == Side::Client && packet.ttl < self.limits.ttl_min;
+        let more_than_tcp = match &packet.body {
+            Body::Tcp(segment) if self.limits.plain_options => {
+                !options::are_plain(segment.options, side, segment.syn)
+            }
+            Body::Tcp(_) | Body::Udp { .. } | Body::Icmp | Body::Other(_) => false,
+        };
         packet
             .fault
-            .or(if decoy { Some(Reason::TcpState) } else { None })
+            .or((decoy || more_than_tcp).then_some(Reason::TcpState))
     }
 
     fn tcp(

@@ -56,6 +56,9 @@ pub struct Limits {
     pub refusal_clients: usize,
     /// Packets of a client with a TTL or hop limit below this are refused while undecided.
     pub ttl_min: u8,
+    /// Whether TCP options other than plain TCP's are refused; off only where no ruleset has
+    /// taken them out before.
+    pub plain_options: bool,
 }
 
 impl Default for Limits {
@@ -82,6 +85,7 @@ impl Default for Limits {
             refusals_logged_per_s: 10,
             refusal_clients: 16_384,
             ttl_min: 32,
+            plain_options: true,
         }
     }
 }

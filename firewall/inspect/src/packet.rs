@@ -50,6 +50,8 @@ pub(crate) struct Segment<'a> {
     pub(crate) has_ack: bool,
     pub(crate) fin: bool,
     pub(crate) rst: bool,
+    /// The options as they stand in the header, padding included.
+    pub(crate) options: &'a [u8],
     pub(crate) payload: &'a [u8],
 }
 
@@ -174,7 +176,8 @@ impl<'a> Body<'a> {
             fault.get_or_insert(Reason::TcpState);
             return Self::Other(TCP);
         };
-        let Some(payload) = bytes.get(tcp.slice().len()..) else {
+        let header = tcp.slice().len();
+        let (Some(options), Some(payload)) = (bytes.get(20..header), bytes.get(header..)) else {
             fault.get_or_insert(Reason::TcpState);
             return Self::Other(TCP);
         };
@@ -193,10 +196,13 @@ impl<'a> Body<'a> {
             has_ack: tcp.ack(),
             fin: tcp.fin(),
             rst: tcp.rst(),
+            options,
             payload,
         })
     }
 }
+
+pub(crate) mod options;
 
 #[cfg(test)]
 mod tests;

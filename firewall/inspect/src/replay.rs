@@ -106,9 +106,11 @@ impl Replay {
     /// A replay under `policy`.
     #[must_use]
     pub fn new(policy: Arc<Snapshot>, options: ReplayOptions) -> Self {
-        // Where the capture was taken is unknown, so the hops left say nothing.
+        // Where the capture was taken is unknown, so the hops left say nothing, and no ruleset
+        // has cleaned the options.
         let limits = Limits {
             ttl_min: 0,
+            plain_options: false,
             refusals_logged_per_s: u32::MAX,
             ..Limits::default()
         };

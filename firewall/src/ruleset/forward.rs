@@ -22,9 +22,9 @@ const FLOWTABLE: &str = "judged";
 /// judged and never read.
 const MIN_HOP_LIMIT: u32 = 32;
 
-/// Longest acknowledgement without payload: the IP header and a TCP header full of options.
-const MAX_BARE_ACK_V4: u32 = 20 + 60;
-const MAX_BARE_ACK_V6: u32 = 40 + 60;
+/// Bytes of the IP headers that may stand here.
+const HEADER_V4: u32 = 20;
+const HEADER_V6: u32 = 40;
 
 /// Longest ICMP error a client may send (RFC 1812, section 4.3.2.3; RFC 4443, section 2.4).
 const MAX_ERROR_V4: u32 = 576;
@@ -236,7 +236,8 @@ fn undecided_tcp(builder: &mut Builder) {
 }
 
 /// The one thing that passes unread. Its length is bounded as well: should a packet's payload ever
-/// not be found, no more than a header's worth goes with it.
+/// not be found, no more than a header's worth goes with it. With any other options than the plain
+/// ones it is read like payload: what was taken out of them was the first of its kind only.
 fn bare_acknowledgements(builder: &mut Builder, chain: &str) {
     for (protocol, hops) in [("ip", "ttl"), ("ip6", "hoplimit")] {
         let when = vec![original(), below(field(protocol, hops), MIN_HOP_LIMIT)];
@@ -248,16 +249,26 @@ fn bare_acknowledgements(builder: &mut Builder, chain: &str) {
             when,
         );
     }
-    for (family, longest) in [(ipv4(), MAX_BARE_ACK_V4), (ipv6(), MAX_BARE_ACK_V6)] {
-        let statements = [
-            ct_state(&["established"]),
-            handshake(json!("ack")),
-            family,
-            at_most(meta("length"), longest),
-            set_packet_mark(UNQUEUED),
-            accept(),
-        ];
-        builder.rule(chain, "bare acknowledgement", statements);
+    let bare = || [ct_state(&["established"]), handshake(json!("ack"))];
+    for (family, header) in [(ipv4(), HEADER_V4), (ipv6(), HEADER_V6)] {
+        for shape in options::Shape::BOTH {
+            let longest = header.saturating_add(shape.header_bytes());
+            let mut statements = Vec::from(bare());
+            statements.push(family.clone());
+            statements.extend(shape.matches());
+            statements.extend([
+                at_most(meta("length"), longest),
+                set_packet_mark(UNQUEUED),
+                accept(),
+            ]);
+            builder.rule(chain, "bare acknowledgement", statements);
+        }
+    }
+    for (direction, value) in [(original(), CLASS_ORIGINAL), (reply(), CLASS_REPLY)] {
+        let mut statements = Vec::from(bare());
+        statements.push(direction);
+        statements.extend(class(value));
+        builder.rule(chain, "acknowledgement with options", statements);
     }
 }
 

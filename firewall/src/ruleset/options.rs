@@ -40,15 +40,55 @@ const BARE_WORDS: u32 = 5;
 /// Bits from the start of the TCP header to its options.
 const OPTIONS_OFFSET: u32 = 160;
 
+/// One of the two shapes that nearly every segment has and that leave no room for anything
+/// else: no options, or timestamps only.
+#[derive(Clone, Copy)]
+pub(super) enum Shape {
+    Bare,
+    Timestamps,
+}
+
+impl Shape {
+    pub(super) const BOTH: [Self; 2] = [Self::Bare, Self::Timestamps];
+
+    const fn comment(self) -> &'static str {
+        match self {
+            Self::Bare => "no options",
+            Self::Timestamps => "timestamps only",
+        }
+    }
+
+    /// Bytes of the TCP header.
+    pub(super) const fn header_bytes(self) -> u32 {
+        4 * match self {
+            Self::Bare => BARE_WORDS,
+            Self::Timestamps => TIMESTAMPED_WORDS,
+        }
+    }
+
+    /// The segment has this shape.
+    pub(super) fn matches(self) -> Vec<Statement> {
+        let words = || field("tcp", "doff");
+        match self {
+            Self::Bare => vec![equal(words(), BARE_WORDS)],
+            Self::Timestamps => vec![
+                equal(words(), TIMESTAMPED_WORDS),
+                equal(bits("th", OPTIONS_OFFSET, 32), PADDED_TIMESTAMPS),
+            ],
+        }
+    }
+}
+
+/// Takes out what can be taken out here. nftables finds the first option of a kind only, so a
+/// segment of any but the two plain shapes is looked at by the daemon afterwards.
 pub(super) fn render(builder: &mut Builder) {
     builder.chain(CHAIN);
-    let words = || field("tcp", "doff");
-    // The two shapes nearly every segment has leave first, so that the long way is walked by
-    // handshakes, selective acknowledgements and oddities only.
-    builder.rule(CHAIN, "no options", [equal(words(), BARE_WORDS), go_back()]);
-    let padded = equal(bits("th", OPTIONS_OFFSET, 32), PADDED_TIMESTAMPS);
-    let statements = [equal(words(), TIMESTAMPED_WORDS), padded, go_back()];
-    builder.rule(CHAIN, "timestamps only", statements);
+    // The long way is walked by handshakes, selective acknowledgements and oddities only.
+    for shape in Shape::BOTH {
+        let mut statements = shape.matches();
+        statements.push(go_back());
+        builder.rule(CHAIN, shape.comment(), statements);
+    }
     // An option may claim more room than its kind has, to carry something in the rest.
     for (name, length) in [
         ("maxseg", 4),
