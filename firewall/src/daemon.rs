@@ -306,6 +306,7 @@ fn limits(queues: usize) -> Limits {
     Limits {
         flows: share(all.flows),
         bytes: share(all.bytes),
+        bytes_per_client: share(all.bytes_per_client),
         unknown_clients: share(all.unknown_clients),
         decided: share(all.decided),
         refusal_clients: share(all.refusal_clients),

@@ -16,11 +16,16 @@ pub struct Limits {
     /// Payload bytes kept for all undecided flows together; what exceeds it is refused
     /// `table_full`.
     pub bytes: usize,
+    /// Payload bytes kept for the undecided flows of one client; what exceeds it is refused
+    /// `client_limit`, so that one client cannot have everybody else's hellos refused.
+    pub bytes_per_client: usize,
     /// Packets held unanswered for one flow.
     pub segments_per_flow: usize,
     /// Packets held unanswered for all flows together. The kernel's queue is as long, and a
     /// queue full of held packets would starve everybody.
     pub segments: usize,
+    /// Packets held unanswered for one client; one more ends its flow, `client_limit`.
+    pub segments_per_client: usize,
     /// From the SYN/ACK until the client's first message is complete, and from the first
     /// held byte of the server until its first message is, in milliseconds.
     pub hello_ms: u64,
@@ -68,8 +73,10 @@ impl Default for Limits {
             flows_per_client: 8_192,
             bytes_per_direction: 64 << 10,
             bytes: 256 << 20,
+            bytes_per_client: 32 << 20,
             segments_per_flow: 512,
             segments: 49_152,
+            segments_per_client: 6_144,
             hello_ms: 10_000,
             answer_ms: 60_000,
             syn_ms: 30_000,

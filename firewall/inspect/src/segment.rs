@@ -277,10 +277,22 @@ impl Inspector {
             return self.refuse_for(env, flow, side, Reason::HelloIncomplete);
         }
         // The table still counts the flow as it was; what is new in it is one packet.
-        let bytes = self.table.bytes().saturating_sub(flow.accounted.bytes);
-        let bytes = bytes.saturating_add(flow.footprint().bytes);
-        if bytes > self.limits.bytes || self.table.segments() >= self.limits.segments {
+        let now_bytes = flow.footprint().bytes;
+        let with_it = |bytes: usize| {
+            bytes
+                .saturating_sub(flow.accounted.bytes)
+                .saturating_add(now_bytes)
+        };
+        if with_it(self.table.bytes()) > self.limits.bytes
+            || self.table.segments() >= self.limits.segments
+        {
             return self.refuse_for(env, flow, side, Reason::TableFull);
+        }
+        let load = self.table.load(flow.key.client.ip());
+        if with_it(load.bytes) > self.limits.bytes_per_client
+            || load.segments >= self.limits.segments_per_client
+        {
+            return self.refuse_for(env, flow, side, Reason::ClientLimit);
         }
         match (&flow.stage, side) {
             (Stage::AwaitingClient, Side::Client) => self.client_spoke(env, flow),

@@ -14,6 +14,8 @@ use crate::stage::Flow;
 pub(crate) struct Load {
     pub(crate) flows: usize,
     pub(crate) held_syns: usize,
+    pub(crate) bytes: usize,
+    pub(crate) segments: usize,
 }
 
 /// What one flow takes up, as last accounted.
@@ -121,13 +123,17 @@ impl FlowTable {
             .segments
             .saturating_sub(old.segments)
             .saturating_add(new.segments);
-        if old.held_syns != new.held_syns
+        let is_same = |a: Footprint, b: Footprint| {
+            (a.bytes, a.segments, a.held_syns) == (b.bytes, b.segments, b.held_syns)
+        };
+        if !is_same(old, new)
             && let Some(load) = self.loads.get_mut(&key.client.ip())
         {
-            load.held_syns = load
-                .held_syns
-                .saturating_sub(old.held_syns)
-                .saturating_add(new.held_syns);
+            let change =
+                |now: usize, old: usize, new: usize| now.saturating_sub(old).saturating_add(new);
+            load.held_syns = change(load.held_syns, old.held_syns, new.held_syns);
+            load.bytes = change(load.bytes, old.bytes, new.bytes);
+            load.segments = change(load.segments, old.segments, new.segments);
         }
         if old.deadline != new.deadline {
             self.deadlines.remove(&(old.deadline, key));

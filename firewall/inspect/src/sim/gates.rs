@@ -1,5 +1,6 @@
 //! Who may knock: sources, destinations, look-ups, other protocols.
 
+use super::samples::{hello, pq_hello};
 use super::*;
 
 #[test]
@@ -209,6 +210,33 @@ fn a_full_table_refuses_and_spares_other_clients_from_one() {
     }
     Conn::new("10.0.0.2:5", "203.0.113.5:443").syn(&mut world);
     assert_eq!(world.refusal(), Some(Reason::TableFull));
+}
+
+/// DESIGN, section 7: one client floods, the others are served.
+#[test]
+fn one_client_cannot_have_the_hellos_of_others_refused() {
+    let limits = Limits {
+        bytes: 100_000,
+        bytes_per_client: 20_000,
+        segments: 100,
+        segments_per_client: 20,
+        ..Limits::default()
+    };
+    for piece in [&pq_hello()[..1_000], &hello()[..1]] {
+        let mut world = World::with_limits(ordinary(), limits.clone());
+        for port in 1..=200_u16 {
+            let conn = Conn::new(&format!("10.0.0.1:{port}"), "203.0.113.5:443").open(&mut world);
+            conn.send(&mut world, 0, piece);
+            let (bytes, segments) = world.inspector.held();
+            assert!(bytes <= 20_000 && segments <= 20);
+        }
+        let refused = Outcome::Disallowed(Reason::ClientLimit);
+        assert!(world.records.iter().all(|record| record.outcome == refused));
+        assert!(!world.records.is_empty());
+        let other = Conn::new("10.0.0.2:40000", "203.0.113.5:443").open(&mut world);
+        other.send(&mut world, 0, &hello());
+        assert_eq!(other.at_server(&world), hello());
+    }
 }
 
 #[test]
