@@ -55,6 +55,8 @@ pub(crate) struct Aws {
     /// Networks served beside those of the VPCs.
     served: Vec<IpNet>,
     networks: Option<(Instant, Vec<IpNet>)>,
+    /// Groups in use that were not there the last time either.
+    absent: Vec<String>,
     last: Option<Reading>,
     calls: u32,
 }
@@ -81,6 +83,7 @@ impl Aws {
             vpcs,
             served: config.served.clone(),
             networks: None,
+            absent: Vec::new(),
             last: None,
             calls: 1,
         }
@@ -95,13 +98,16 @@ impl Aws {
             .collect();
         let (rules, rule_pages) = security_groups::rules(&self.ec2, &groups).await?;
         let missing = security_groups::missing(&self.ec2, &groups, &rules).await?;
-        if let (Some(gid), false) = (missing.first(), is_last_try) {
+        // A group of another account is missing every time; only a new one is worth another look.
+        let news = missing.iter().find(|gid| !self.absent.contains(gid));
+        if let Some(gid) = news.filter(|_| !is_last_try) {
             return Err(CloudError {
                 call: "DescribeSecurityGroups".to_owned(),
                 kind: CloudErrorKind::Inconsistent,
                 detail: format!("{gid} is in use by an interface and does not exist"),
             });
         }
+        self.absent.clone_from(&missing);
         self.calls = interface_pages.max(rule_pages);
         Ok(Reading {
             served: self.served(&interfaces).await?,

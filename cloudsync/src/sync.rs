@@ -129,7 +129,18 @@ impl<C: Cloud> Sync<C> {
                 return false;
             }
         };
-        for fault in &publication.draft.faults {
+        let known = self.policy.borrow().clone();
+        let is_known = |fault: &Fault| {
+            known
+                .as_ref()
+                .is_some_and(|known| known.draft.faults.contains(fault))
+        };
+        for fault in publication
+            .draft
+            .faults
+            .iter()
+            .filter(|fault| !is_known(fault))
+        {
             tracing::warn!(%fault, "fault");
         }
         self.policy.send_if_modified(|current| {

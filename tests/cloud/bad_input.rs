@@ -108,3 +108,34 @@ fn a_group_that_moves_between_pages_is_read_again_and_never_half() {
         );
     }
 }
+
+/// As with a group of another account in a shared subnet: moto lets an interface keep a group that is gone.
+#[test]
+fn a_group_that_cannot_be_read_is_a_fault_and_costs_no_extra_readings() {
+    let stage = Stage::new();
+    stage.allow("postern:tls:api.example.com");
+    let foreign = stage.cloud.api.group(&stage.vpc, "foreign").unwrap();
+    let interface = stage
+        .cloud
+        .api
+        .interface(&stage.subnet, "10.77.1.30", &[&foreign])
+        .unwrap();
+    stage.cloud.api.delete_group(&foreign).unwrap();
+    let (daemon, sidecar) = stage.run();
+    let has_fault = |snapshot: &ipc::snapshot::SnapshotV1| {
+        snapshot.faults.iter().any(|fault| {
+            fault.kind == "unreadable"
+                && fault.object == foreign
+                && fault.detail.contains(&interface)
+        })
+    };
+    let policy = daemon.wait_policy(LIMIT, has_fault).unwrap().snapshot;
+    assert_eq!(names(&policy), ["api.example.com"]);
+    assert!(
+        stage
+            .cloud
+            .double
+            .wait_calls("DescribeNetworkInterfaces", 4, LIMIT)
+    );
+    assert_eq!(sidecar.count("reading again"), 2, "{}", sidecar.output());
+}

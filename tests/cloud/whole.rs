@@ -12,6 +12,7 @@ use e2e::topology::{API, Asker, EVIL, Family, MIRROR, RECORDER, Topology};
 use e2e::wait;
 use serde_json::Value;
 
+pub(crate) use client::rule_with;
 use client::{Flow, fetch};
 use daemon::CloudDaemon;
 
@@ -186,7 +187,7 @@ fn an_edited_description_ends_the_flows_it_refuses_and_no_others() {
         .api
         .ec2("DescribeSecurityGroupRules", &[])
         .unwrap();
-    let (rule, cidr) = client::rule_with(&rules, "mirror.allowed.example").unwrap();
+    let (rule, cidr) = rule_with(&rules, "mirror.allowed.example").unwrap();
     let narrower = Rule {
         cidr: &cidr,
         ..Rule::https("postern:tls:api.allowed.example")
@@ -265,7 +266,7 @@ fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_opens() {
         Recorder::start(&lab.internet, RECORDER.at(Family::V4, 443), Script::Tls).unwrap();
     let api = whole.stage.cloud.api;
     let rules = api.ec2("DescribeSecurityGroupRules", &[]).unwrap();
-    let (rule, cidr) = client::rule_with(&rules, "api.allowed.example").unwrap();
+    let (rule, cidr) = rule_with(&rules, "api.allowed.example").unwrap();
     let mut acknowledged = BTreeSet::new();
     for round in 0..8_u64 {
         // A change under way, and flows to be logged, whenever the blow falls.
