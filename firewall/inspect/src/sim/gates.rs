@@ -1,6 +1,5 @@
 //! Who may knock: sources, destinations, look-ups, other protocols.
 
-use super::samples::{hello, pq_hello};
 use super::*;
 
 #[test]
@@ -222,7 +221,7 @@ fn one_client_cannot_have_the_hellos_of_others_refused() {
         segments_per_client: 20,
         ..Limits::default()
     };
-    for piece in [&pq_hello()[..1_000], &hello()[..1]] {
+    for piece in [&samples::pq_hello()[..1_000], &samples::hello()[..1]] {
         let mut world = World::with_limits(ordinary(), limits.clone());
         for port in 1..=200_u16 {
             let conn = Conn::new(&format!("10.0.0.1:{port}"), "203.0.113.5:443").open(&mut world);
@@ -234,8 +233,8 @@ fn one_client_cannot_have_the_hellos_of_others_refused() {
         assert!(world.records.iter().all(|record| record.outcome == refused));
         assert!(!world.records.is_empty());
         let other = Conn::new("10.0.0.2:40000", "203.0.113.5:443").open(&mut world);
-        other.send(&mut world, 0, &hello());
-        assert_eq!(other.at_server(&world), hello());
+        other.send(&mut world, 0, &samples::hello());
+        assert_eq!(other.at_server(&world), samples::hello());
     }
 }
 
