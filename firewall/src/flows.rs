@@ -4,7 +4,7 @@
 //! flows that a new policy no longer allows. Flows judged before a restart are found in the
 //! kernel's table and checked as far as their addresses go.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -175,10 +175,12 @@ impl Follower {
                         record: Some(record),
                         ending: false,
                     };
-                    if let Some(record) = &flow.record
+                    let key = flow.record.as_deref().map(key_of);
+                    let key = key.filter(|key| !is_unmatched(key.protocol));
+                    if let Some(key) = key
                         && self.flows.len() < FLOWS_MAX
                     {
-                        self.flows.insert(key_of(record), flow);
+                        self.flows.insert(key, flow);
                     } else {
                         self.settings.tally.count_flow_forgotten();
                     }
@@ -189,6 +191,7 @@ impl Follower {
                         // Whoever asked may have given up waiting.
                         Ok(()) | Err(_) => {}
                     }
+                    self.rejudge_unknown(&policy);
                 }
                 FlowEvent::Stop => return false,
             }
@@ -245,7 +248,7 @@ impl Follower {
 
     /// Finds flows that ended while their event was lost. Their counters are lost with it.
     fn compare_with_table(&mut self) {
-        let mut present = std::collections::HashSet::new();
+        let mut present = HashSet::new();
         let dumped = self.conntrack.dump(None, |entry| {
             present.insert(Key {
                 protocol: entry.original.protocol,
@@ -264,7 +267,31 @@ impl Follower {
         }
     }
 
-    /// Takes in the flows that the kernel carries from before our time.
+    /// Ends what the policy refuses among the flows that the kernel carries and nobody here
+    /// remembers: a full mailbox or an event out of order must not make a flow immune.
+    fn rejudge_unknown(&mut self, policy: &Snapshot) {
+        if policy.preferences().on_policy_change == OnPolicyChange::Keep {
+            return;
+        }
+        let known: HashSet<Key> = self.flows.keys().copied().collect();
+        if let Err(error) = self.find_orphans() {
+            tracing::error!(%error, "looking for forgotten flows");
+            return;
+        }
+        let date = Date::from_unix_ms(unix_ms());
+        let refused: Vec<Key> = self
+            .flows
+            .iter()
+            .filter(|(key, flow)| !known.contains(key) && !is_allowed(policy, key, flow, date))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in &refused {
+            self.kill(key, policy);
+        }
+    }
+
+    /// Takes in the flows that the kernel carries and that are not known here: those from before
+    /// our time.
     fn find_orphans(&mut self) -> Result<(), NetlinkError> {
         let judged = MarkFilter {
             value: marks::VERDICT_JUDGED,
@@ -277,13 +304,10 @@ impl Follower {
                 client: entry.original.source,
                 server: entry.original.destination,
             };
-            flows.insert(
-                key,
-                Flow {
-                    record: None,
-                    ending: false,
-                },
-            );
+            flows.entry(key).or_insert(Flow {
+                record: None,
+                ending: false,
+            });
         });
         match dumped {
             // What the dump missed is not re-judged at a change, and ends by itself.
@@ -323,10 +347,7 @@ impl Follower {
         {
             Ok(true) => {}
             Ok(false) => return,
-            Err(error) => {
-                tracing::error!(%error, client = %key.client, server = %key.server, "ending a flow");
-                return;
-            }
+            Err(error) => return tracing::error!(%error, ?key, "ending a flow"),
         }
         if let Some(flow) = self.flows.get_mut(key) {
             flow.ending = true;
@@ -384,18 +405,27 @@ fn is_allowed(policy: &Snapshot, key: &Key, flow: &Flow, date: Date) -> bool {
         ICMP | ICMPV6 => Transport::Icmp,
         other => Transport::Other(other),
     };
-    let Some(record) = &flow.record else {
-        let closed = || matches!(policy.syn_gate(client, port, dst, date), SynGate::Closed(_));
-        return transport != Transport::Tcp || !closed();
-    };
+    let record = flow.record.as_deref();
+    if record.is_none() && transport == Transport::Tcp {
+        // Its name is not known any more.
+        let gate = policy.syn_gate(client, port, dst, date);
+        return !matches!(gate, SynGate::Closed(_));
+    }
     let name = record
-        .dhost
-        .as_ref()
+        .and_then(|record| record.dhost.as_ref())
         .and_then(|name| Name::parse(name.as_bytes()).ok());
+    // What is not TCP was judged by its ends alone, and can be again.
+    let proto = match (record, transport) {
+        (Some(record), _) => record.proto,
+        (None, Transport::Udp) if port == QUIC_PORT => AppProto::Quic,
+        (None, Transport::Udp) => AppProto::Udp,
+        (None, Transport::Icmp) => AppProto::Icmp,
+        (None, Transport::Tcp | Transport::Other(_)) => AppProto::Unknown,
+    };
     let ask = Ask {
         client,
         transport,
-        proto: record.proto,
+        proto,
         name: name.as_ref(),
         bound: true,
         dst,
@@ -427,11 +457,12 @@ fn idle_at_end_ms(entry: &Entry) -> u64 {
 }
 
 fn key_of(record: &FlowRecord) -> Key {
-    let protocol = match record.proto {
-        AppProto::Udp | AppProto::Quic => UDP,
-        AppProto::Icmp if record.src.is_ipv6() => ICMPV6,
-        AppProto::Icmp => ICMP,
-        AppProto::Tls | AppProto::Ssh | AppProto::Http | AppProto::Unknown => TCP,
+    let protocol = match record.transport {
+        Transport::Tcp => TCP,
+        Transport::Udp => UDP,
+        Transport::Icmp if record.src.is_ipv6() => ICMPV6,
+        Transport::Icmp => ICMP,
+        Transport::Other(number) => number,
     };
     debug_assert!(record.outcome == Outcome::Allowed);
     Key {
@@ -441,9 +472,17 @@ fn key_of(record: &FlowRecord) -> Key {
     }
 }
 
+/// Protocols whose ports conntrack reads and the engine does not: DCCP, SCTP, UDP-Lite. Their
+/// records could not be matched with an entry; they are found in the kernel's table instead.
+const fn is_unmatched(protocol: u8) -> bool {
+    matches!(protocol, 33 | 132 | 136)
+}
+
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// HTTP/3, which the engine tells from other UDP.
+const QUIC_PORT: u16 = 443;
 const ICMPV6: u8 = 58;
 /// Any number will do: a live server answers a SYN in its window or out of it with a challenge
 /// ACK (RFC 5961, section 4.2).

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use e2e::daemon::INVENTORY;
-use e2e::topology::Topology;
+use e2e::packet::{icmp, ip, udp};
+use e2e::topology::{Family, Topology};
 
 use crate::scene::{EVIL_MARK, Scene, allowed, assert_echo, evil};
 
@@ -65,6 +66,37 @@ both_families! {
         assert_echo(&mut ended, b"still allowed");
         let line = scene.refusal_of("policy_changed");
         assert_eq!(line.text("dst"), mirror.address.ip().to_string());
+    }
+}
+
+both_families! {
+    /// What has no ports is carried by the kernel like everything else, and has to be found again.
+    fn reload_ends_what_is_not_tcp_too(family) {
+        let lab = Topology::new().unwrap();
+        let rule = "description = \"postern:tls:*.wild.example\"\n  protocol = \"tcp\"\n  ports = \"443\"";
+        let open = INVENTORY.replace(rule, "description = \"postern:see-thru:2099-12-31\"\n  protocol = \"all\"\n  ports = \"all\"");
+        assert_ne!(open, INVENTORY);
+        let scene = Scene::with(&lab, family, &open, e2e::peer::Script::Tls);
+        let (from, to) = (scene.attacker.address(family), e2e::topology::RECORDER.address(family));
+        let kind = if family == Family::V4 { 8 } else { 128 };
+        let flows = [
+            icmp(from, to, kind, 0, [0, 7, 0, 1], b"CARRIED"),
+            udp(std::net::SocketAddr::new(from, 32_000), std::net::SocketAddr::new(to, 4_500), b"CARRIED"),
+            ip(from, to, 47, &[&[0, 0, 0x88, 0xb5][..], b"CARRIED"].concat()),
+        ];
+        let carried = || scene.outside.matching(|seen| seen.carries(b"CARRIED")).len();
+        for (index, flow) in flows.iter().enumerate() {
+            scene.attacker.send(flow).unwrap();
+            assert!(e2e::wait::holds(Duration::from_secs(5), || carried() > index), "flow {index} does not pass");
+        }
+        scene.daemon.reload(INVENTORY).unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        let before = carried();
+        for flow in &flows {
+            scene.attacker.send(flow).unwrap();
+        }
+        scene.outside.settle(Duration::from_millis(100));
+        assert_eq!(carried(), before, "a flow outlived the rule that let it pass");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a client's first message claims.
 
-use policy::{AppProto, HostKeyPin, Name, Reason};
+use policy::{AppProto, HostKeyPin, Name, Reason, Transport};
 
 use crate::conclude::Facts;
 use crate::detect::{Detected, detect};
@@ -167,6 +167,7 @@ impl Claim {
             Message::Tls(_) | Message::Ssh | Message::Opaque => None,
         };
         Facts {
+            transport: Transport::Tcp,
             proto: self.proto,
             proto_v: self.proto_v,
             dhost: (!self.text.is_empty()).then(|| (*self.text).into()),

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use policy::{AppProto, Reason};
+use policy::{AppProto, Reason, Transport};
 
 use crate::claim::Claim;
 use crate::decided::Fate;
@@ -21,6 +21,7 @@ use crate::stage::{Flow, Stage};
 /// What a record says beyond the ruling.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
+    pub(crate) transport: Transport,
     pub(crate) proto: AppProto,
     pub(crate) proto_v: &'static str,
     pub(crate) dhost: Option<Arc<str>>,
@@ -32,6 +33,7 @@ pub(crate) struct Facts {
 impl Default for Facts {
     fn default() -> Self {
         Self {
+            transport: Transport::Tcp,
             proto: AppProto::Unknown,
             proto_v: "",
             dhost: None,
@@ -84,6 +86,7 @@ impl Inspector {
             dhost: facts.dhost.clone(),
             src,
             dst,
+            transport: facts.transport,
             proto: facts.proto,
             proto_v: facts.proto_v,
             instance: ruling.instance.clone(),

@@ -1,6 +1,6 @@
 //! A flow whose client has been allowed: the server's answer, then the proof of both sides.
 
-use policy::{AppProto, Reason};
+use policy::{AppProto, Reason, Transport};
 
 use crate::conclude::Facts;
 use crate::env::Env;
@@ -19,6 +19,7 @@ impl Conversing {
             Machine::Ssh(_) => AppProto::Ssh,
         };
         Facts {
+            transport: Transport::Tcp,
             proto,
             proto_v: self.machine.version(),
             dhost: self.machine.name().map(|name| name.as_str().into()),

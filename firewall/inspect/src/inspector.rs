@@ -109,11 +109,11 @@ impl Inspector {
             Body::Tcp(segment) if self.limits.plain_options => {
                 !options::are_plain(segment.options, side, segment.syn)
             }
-            Body::Tcp(_) | Body::Udp { .. } | Body::Icmp | Body::Other(_) => false,
+            Body::Tcp(_) | Body::Udp { .. } | Body::Icmp { .. } | Body::Other(_) => false,
         };
         packet
             .fault
-            .or((decoy || more_than_tcp).then_some(Reason::TcpState))
+            .or_else(|| (decoy || more_than_tcp).then_some(Reason::TcpState))
     }
 
     fn tcp(

@@ -24,7 +24,7 @@ const fn speaks(packet: &Packet<'_>) -> (AppProto, Reason, Verdict) {
             ..
         } => (AppProto::Quic, Reason::Quic, Verdict::Reject),
         Body::Udp { .. } => (AppProto::Udp, Reason::Udp, Verdict::Reject),
-        Body::Icmp => (AppProto::Icmp, Reason::Icmp, Verdict::Reject),
+        Body::Icmp { .. } => (AppProto::Icmp, Reason::Icmp, Verdict::Reject),
         Body::Tcp(_) => (AppProto::Unknown, Reason::Internal, Verdict::Drop),
         Body::Other(_) => (AppProto::Unknown, Reason::IpProtocol, Verdict::Drop),
     }
@@ -41,6 +41,7 @@ impl Inspector {
         let client = packet.src;
         let (proto, reason, verdict) = speaks(packet);
         let facts = Facts {
+            transport: packet.transport(),
             proto,
             ..Facts::default()
         };

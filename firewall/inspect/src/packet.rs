@@ -34,8 +34,14 @@ pub(crate) struct Packet<'a> {
 #[derive(Debug)]
 pub(crate) enum Body<'a> {
     Tcp(Segment<'a>),
-    Udp { src_port: u16, dst_port: u16 },
-    Icmp,
+    Udp {
+        src_port: u16,
+        dst_port: u16,
+    },
+    /// With the identifier of an echo, 0 for any other message.
+    Icmp {
+        id: u16,
+    },
     Other(u8),
 }
 
@@ -128,17 +134,19 @@ impl<'a> Packet<'a> {
         match self.body {
             Body::Tcp(_) => Transport::Tcp,
             Body::Udp { .. } => Transport::Udp,
-            Body::Icmp => Transport::Icmp,
+            Body::Icmp { .. } => Transport::Icmp,
             Body::Other(protocol) => Transport::Other(protocol),
         }
     }
 
-    /// Sender with its port, 0 where there is none.
+    /// Sender with its port, or the identifier of an ICMP echo, as conntrack has it; 0 where
+    /// there is neither.
     pub(crate) const fn src_socket(&self) -> SocketAddr {
         let port = match &self.body {
             Body::Tcp(segment) => segment.src_port,
             Body::Udp { src_port, .. } => *src_port,
-            Body::Icmp | Body::Other(_) => 0,
+            Body::Icmp { id } => *id,
+            Body::Other(_) => 0,
         };
         SocketAddr::new(self.src, port)
     }
@@ -148,9 +156,17 @@ impl<'a> Packet<'a> {
         let port = match &self.body {
             Body::Tcp(segment) => segment.dst_port,
             Body::Udp { dst_port, .. } => *dst_port,
-            Body::Icmp | Body::Other(_) => 0,
+            Body::Icmp { .. } | Body::Other(_) => 0,
         };
         SocketAddr::new(self.dst, port)
+    }
+}
+
+/// The identifier of an echo (RFC 792; RFC 4443, section 4.1), which tells one ping from another.
+fn echo_id(message: &[u8]) -> u16 {
+    match message {
+        [0 | 8 | 128 | 129, _, _, _, high, low, ..] => u16::from_be_bytes([*high, *low]),
+        _ => 0,
     }
 }
 
@@ -165,7 +181,7 @@ impl<'a> Body<'a> {
                 },
                 Err(_) => Self::Other(UDP),
             },
-            ICMP | ICMPV6 => Self::Icmp,
+            ICMP | ICMPV6 => Self::Icmp { id: echo_id(bytes) },
             other => Self::Other(other),
         }
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use policy::{AppProto, Reason};
+use policy::{AppProto, Reason, Transport};
 
 /// Which side's message a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,10 +72,13 @@ pub struct FlowRecord {
     pub outcome: Outcome,
     /// The name claimed, bound or asked for, as far as there was one.
     pub dhost: Option<Arc<str>>,
-    /// Sender of the message, before translation; the server on `server` lines.
+    /// Sender of the message, before translation; the server on `server` lines. The port of an
+    /// ICMP echo is its identifier.
     pub src: SocketAddr,
     /// Receiver of the message; the client on `server` lines.
     pub dst: SocketAddr,
+    /// What it was carried by.
+    pub transport: Transport,
     /// Application protocol as recognised.
     pub proto: AppProto,
     /// Its version, such as `1.3` or `2.0`; empty when there is none.

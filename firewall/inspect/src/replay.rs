@@ -156,7 +156,7 @@ impl Replay {
         }
         match &packet.body {
             Body::Tcp(segment) => self.tcp(&packet, segment, bytes),
-            Body::Udp { .. } | Body::Icmp | Body::Other(_) => self.other(&packet, bytes),
+            Body::Udp { .. } | Body::Icmp { .. } | Body::Other(_) => self.other(&packet, bytes),
         }
     }
 
@@ -273,13 +273,13 @@ impl Replay {
         };
         let header = if src.is_ipv4() { 20 } else { 40 };
         let begins = match &packet.body {
-            Body::Icmp => bytes.get(header).is_some_and(|kind| ECHO.contains(kind)),
+            Body::Icmp { .. } => bytes.get(header).is_some_and(|kind| ECHO.contains(kind)),
             Body::Tcp(_) | Body::Udp { .. } | Body::Other(_) => true,
         };
         let protocol = match &packet.body {
             Body::Tcp(_) => 6,
             Body::Udp { .. } => 17,
-            Body::Icmp => 1,
+            Body::Icmp { .. } => 1,
             Body::Other(protocol) => *protocol,
         };
         let is_reply = self.others.contains(&(protocol, dst, src));

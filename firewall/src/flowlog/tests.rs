@@ -13,6 +13,7 @@ fn record(outcome: Outcome) -> Box<FlowRecord> {
         dhost: Some(Arc::from("api.example.org")),
         src: SocketAddr::from(([10, 0, 0, 1], 40_000)),
         dst: SocketAddr::from(([8, 8, 8, 8], 443)),
+        transport: policy::Transport::Tcp,
         proto: AppProto::Tls,
         proto_v: "1.3",
         instance: Some(Arc::from("web-1")),

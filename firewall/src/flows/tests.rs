@@ -33,6 +33,7 @@ fn flow(name: Option<&str>) -> (Key, Flow) {
         dhost: name.map(Arc::from),
         src: client,
         dst: server,
+        transport: Transport::Tcp,
         proto: AppProto::Tls,
         proto_v: "1.3",
         instance: None,
@@ -91,6 +92,35 @@ fn flow_from_before_a_restart_is_judged_by_its_ends() {
     assert!(judge(INVENTORY));
     assert!(!judge(&INVENTORY.replace("\"443\"", "\"8443\"")));
     assert!(!judge(&INVENTORY.replace("10.0.0.1", "10.0.0.2")));
+}
+
+#[test]
+fn what_is_not_tcp_ends_with_its_rule_remembered_or_not() {
+    let see_thru = INVENTORY.replace(
+        "postern:tls:api.example.org\"\n  protocol = \"tcp\"\n  ports = \"443\"",
+        "postern:see-thru:2099-12-31\"\n  protocol = \"all\"\n  ports = \"all\"",
+    );
+    assert_ne!(see_thru, INVENTORY);
+    for (transport, proto, protocol) in [
+        (Transport::Udp, AppProto::Udp, UDP),
+        (Transport::Icmp, AppProto::Icmp, ICMP),
+        (Transport::Other(47), AppProto::Unknown, 47),
+    ] {
+        let (_, mut flow) = flow(None);
+        let record = flow.record.as_mut().unwrap();
+        (record.transport, record.proto) = (transport, proto);
+        let key = key_of(record);
+        assert_eq!(key.protocol, protocol, "as the kernel's table has it");
+        let forgotten = Flow {
+            record: None,
+            ending: false,
+        };
+        for flow in [flow, forgotten] {
+            let judge = |text: &str| is_allowed(&policy(text), &key, &flow, Date::from_unix_ms(0));
+            assert!(judge(&see_thru), "{proto:?}");
+            assert!(!judge(INVENTORY), "{proto:?}");
+        }
+    }
 }
 
 #[test]
