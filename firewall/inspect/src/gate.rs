@@ -19,7 +19,9 @@ use crate::stage::{Flow, Half, Stage};
 use crate::unknown::Patience;
 use crate::waiting::Lookups;
 
-/// Names considered when those to ask for are chosen: some multiple of how many may be asked.
+/// Names of one client and port that take turns in being asked for.
+const NAMES_TAKING_TURNS: usize = 4_096;
+/// Of these, names whose state is looked at for one SYN.
 const NAMES_CONSIDERED: usize = 256;
 
 /// What the gates say of a SYN.
@@ -108,6 +110,10 @@ impl Inspector {
                 self.answer(token, Verdict::Drop);
             }
             Door::Ask(names) => {
+                // The witness may have budget for the first of them only, so the rest comes
+                // again at once.
+                let half = names.len().div_ceil(2);
+                self.turn = self.turn.wrapping_add(half);
                 let lookups = self.look_up(env, key, names, Why::Gate);
                 let deadline = env.now.mono_ms.saturating_add(self.limits.lookup_ms).max(1);
                 self.open(env, key, isn, Stage::HeldSyn { token, lookups }, deadline);
@@ -209,7 +215,9 @@ impl Inspector {
         }
     }
 
-    /// Names this client may reach on this port, those nothing is known of first.
+    /// Names this client may reach on this port, those nothing is known of first. Where there
+    /// are more than may be asked for at once they take turns: the retransmission of a SYN whose
+    /// address belongs to none of these asks for others.
     fn names_to_ask(&self, env: &Env<'_>, key: &FlowKey) -> Vec<Name> {
         let Some(client) = env.policy.client(key.client.ip()) else {
             return Vec::new();
@@ -217,7 +225,12 @@ impl Inspector {
         let port = key.server.port();
         let mut names = env
             .policy
-            .reachable_names(client, None, port, NAMES_CONSIDERED);
+            .reachable_names(client, None, port, NAMES_TAKING_TURNS);
+        if names.len() > self.limits.names_per_syn {
+            let first = self.turn.checked_rem(names.len()).unwrap_or(0);
+            names.rotate_left(first);
+            names.truncate(NAMES_CONSIDERED);
+        }
         names.sort_by_key(|name| ask_first(env.bindings.is_known(name)));
         names.truncate(self.limits.names_per_syn);
         names.into_iter().cloned().collect()

@@ -41,6 +41,8 @@ pub struct Inspector {
     pub(crate) decided: Decided,
     pub(crate) unknown: UnknownClients,
     pub(crate) allowances: Allowances,
+    /// Names asked for on behalf of held SYNs so far: whose turn it is.
+    pub(crate) turn: usize,
     /// The `policy_id` of a generation, shared by its records.
     pub(crate) policy_id: Option<(u64, Arc<str>)>,
 }
@@ -58,6 +60,7 @@ impl Inspector {
             waiting: Waiting::default(),
             unknown: UnknownClients::default(),
             allowances: Allowances::default(),
+            turn: 0,
             policy_id: None,
         }
     }

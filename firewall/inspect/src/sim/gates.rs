@@ -238,6 +238,29 @@ fn one_client_cannot_have_the_hellos_of_others_refused() {
     }
 }
 
+/// A client that may reach more names than one SYN may ask for, one of which has moved.
+#[test]
+fn every_name_gets_its_turn_to_be_asked_for() {
+    let names: Vec<String> = (0..50).map(|n| format!("n{n:02}.example.com")).collect();
+    let rule = format!("postern:tls:{}", names.join(","));
+    let mut world = World::new(snapshot(&[(&rule, "tcp", "443")], "", 1));
+    for text in &names {
+        world.directory.known.insert(name(text), Known::Answered);
+    }
+    let conn = Conn::new("10.0.0.1:40000", "203.0.113.66:443");
+    let mut looked_up = std::collections::BTreeSet::new();
+    for _ in 0..5 {
+        conn.syn(&mut world);
+        let asked: Vec<_> = world.queries.drain(..).map(|query| query.name).collect();
+        assert_eq!(asked.len(), 20);
+        // The budget of a second is spent half way: the client sends its SYN again.
+        looked_up.extend(asked[..10].iter().cloned());
+        world.call(|inspector, env| inspector.handle_answer(env, &asked[10], Answer::OverBudget));
+    }
+    assert_eq!(looked_up.len(), 50);
+    assert!(world.records.is_empty());
+}
+
 #[test]
 fn other_protocols_are_refused_by_name_and_rejected() {
     let client = "10.0.0.1:5000".parse().unwrap();
