@@ -58,6 +58,9 @@ pub(crate) fn rule_claim(
 
 /// The names bound to the destination by which an SSH client may reach it, in byte order.
 pub(crate) fn ssh_candidates(env: &Env<'_>, key: &FlowKey) -> (Vec<Candidate>, Option<Ruling>) {
+    if !env.bindings.is_global(key.server.ip()) {
+        return (Vec::new(), None);
+    }
     let mut names = std::collections::BTreeSet::new();
     env.bindings
         .names_of(key.server.ip(), env.now, &mut |name| {
@@ -99,7 +102,11 @@ pub(crate) fn judge(env: &Env<'_>, key: &FlowKey, claim: &Claim) -> Judgement {
         return judge_ssh(env, key, blind);
     }
     let name = claim.name();
-    let bound = name.is_some_and(|name| env.bindings.is_bound(name, key.server.ip(), env.now));
+    let addr = key.server.ip();
+    // Whether an address may be bound at all is asked now, not when it was learnt: the policy
+    // may have taken it back since.
+    let may_be_bound = env.bindings.is_global(addr);
+    let bound = may_be_bound && name.is_some_and(|name| env.bindings.is_bound(name, addr, env.now));
     let ruling = rule_claim(env, key, claim.proto, name, bound);
     let wanted = match name {
         Some(name) if ruling.wants_binding && !bound => vec![name.clone()],

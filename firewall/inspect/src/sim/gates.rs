@@ -238,6 +238,27 @@ fn one_client_cannot_have_the_hellos_of_others_refused() {
     }
 }
 
+/// `allow_private_answers` was shortened, or the address has become a client's: a revocation
+/// applies at the swap, whatever was learnt before.
+#[test]
+fn an_address_that_may_no_longer_be_bound_is_not() {
+    let rules = [
+        ("postern:tls:*.example.com", "tcp", "443"),
+        ("postern:ssh:*.example.com", "tcp", "22"),
+    ];
+    for (server, first) in [
+        ("192.168.0.5:443", samples::hello()),
+        ("192.168.0.5:22", b"SSH-2.0-test\r\n".to_vec()),
+    ] {
+        let mut world = World::new(snapshot(&rules, "", 1));
+        world.bind("api.example.com", "192.168.0.5");
+        let conn = Conn::new("10.0.0.1:40000", server).open(&mut world);
+        conn.send(&mut world, 0, &first);
+        assert_eq!(world.payload_to(conn.server), 0, "{server}");
+        assert!(world.refusal().is_some(), "{server}");
+    }
+}
+
 /// A client that may reach more names than one SYN may ask for, one of which has moved.
 #[test]
 fn every_name_gets_its_turn_to_be_asked_for() {
