@@ -27,8 +27,6 @@ pub struct Config {
     pub ipv6_egress: Ipv6Egress,
     /// Inventory file that is the policy; default: policy comes over the control socket.
     pub inventory: Option<PathBuf>,
-    /// Clients and groups merged into what cloudsync publishes, if the file exists.
-    pub overlay: PathBuf,
     /// Where the last good policy is kept.
     pub state_dir: PathBuf,
     /// Unix socket for cloudsync and the command line.
@@ -43,8 +41,6 @@ pub struct Config {
     pub log_stdout: bool,
     /// The DNS witness.
     pub dns: DnsConfig,
-    /// PEM files of trust anchors beside the system's, for the certificate witness.
-    pub extra_anchors: Vec<PathBuf>,
     /// Who may do what; see [`Users`].
     pub users: Users,
 }
@@ -229,7 +225,6 @@ impl Default for Config {
             wan: None,
             ipv6_egress: Ipv6Egress::default(),
             inventory: None,
-            overlay: PathBuf::from("/etc/postern/overlay.toml"),
             state_dir: PathBuf::from("/var/lib/postern"),
             control_socket: PathBuf::from("/run/postern/control.sock"),
             health: OptionalAddress(Some(SocketAddr::from(([0u16; 8], 1042)))),
@@ -237,7 +232,6 @@ impl Default for Config {
             spool: SpoolConfig::default(),
             log_stdout: false,
             dns: DnsConfig::default(),
-            extra_anchors: Vec::new(),
             users: Users::default(),
         }
     }

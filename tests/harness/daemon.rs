@@ -94,11 +94,10 @@ impl<'t> Daemon<'t> {
         let state = topology.file("state");
         let text = format!(
             "{extra}\nappliance = \"lab\"\nwan = \"{}\"\nstate_dir = \"{}\"\ncontrol_socket = \"{}\"\n\
-             overlay = \"{}\"\n\n[dns]\nupstreams = [\"{}\"]\n",
+             \n[dns]\nupstreams = [\"{}\"]\n",
             crate::topology::OUTSIDE,
             state.display(),
             topology.file("control.sock").display(),
-            topology.file("overlay.toml").display(),
             RESOLVER.address(Family::V4),
         );
         // Where root is the only user, it is also the witness.

@@ -123,7 +123,10 @@ struct Bench {
 impl Bench {
     fn new(script: &Script) -> Self {
         let limits = Limits {
+            // One client plays all of them.
             flows_per_client: 1 << 20,
+            bytes_per_client: 1 << 40,
+            segments_per_client: 1 << 20,
             flows: 1 << 20,
             ..Limits::default()
         };

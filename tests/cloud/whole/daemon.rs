@@ -24,7 +24,7 @@ impl<'t> CloudDaemon<'t> {
     pub(crate) fn start(lab: &'t Topology, folder: &Path) -> Result<Self> {
         let text = format!(
             "appliance = \"whole\"\nwan = \"{OUTSIDE}\"\nstate_dir = \"{0}/state\"\ncontrol_socket = \"{0}/control.sock\"\n\
-             overlay = \"{0}/overlay.toml\"\nlog_stdout = true\n\n[spool]\ndir = \"{0}/spool\"\n\n[dns]\nupstreams = [\"{1}\"]\n",
+             log_stdout = true\n\n[spool]\ndir = \"{0}/spool\"\n\n[dns]\nupstreams = [\"{1}\"]\n",
             folder.display(),
             RESOLVER.address(Family::V4),
         );
