@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipc::control::{
     Adopted, Event, Explanation, LossCounts, Question, Rejected, SourceState, StatusReply,
@@ -312,13 +312,16 @@ impl Appliance {
     /// Has live flows judged again, and waits a moment for their ends.
     fn end_refused(&self, snapshot: &Arc<Snapshot>) {
         let (done, answer) = sync_channel(1);
-        if !self
-            .parts
-            .flows
-            .send(FlowEvent::Rejudge(Arc::clone(snapshot), done))
-        {
-            tracing::error!("live flows are not judged again: the flow thread is behind");
-            return;
+        let order = || FlowEvent::Rejudge(Arc::clone(snapshot), done.clone());
+        // A full mailbox is a burst of new flows; losing this order would leave refused flows
+        // alive, so it is worth a wait. This is not a packet thread.
+        let asked = Instant::now();
+        while !self.parts.flows.send(order()) {
+            if asked.elapsed() > REJUDGE_SEND_WAIT {
+                tracing::error!("live flows are not judged again: the flow thread is stuck");
+                return;
+            }
+            std::thread::sleep(REJUDGE_SEND_PAUSE);
         }
         match answer.recv_timeout(REJUDGE_WAIT) {
             Ok(0) => {}
@@ -390,3 +393,6 @@ fn adopted(policy: &Snapshot) -> Adopted {
 
 /// How long an adoption waits for live flows to be judged again, of its 200 ms.
 const REJUDGE_WAIT: Duration = Duration::from_millis(100);
+/// How long the flow thread may be too busy to take the order, and how often it is offered.
+const REJUDGE_SEND_WAIT: Duration = Duration::from_secs(5);
+const REJUDGE_SEND_PAUSE: Duration = Duration::from_millis(2);
