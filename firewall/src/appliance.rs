@@ -14,6 +14,7 @@ use ipc::control::{
     StreamStatus,
 };
 use ipc::record::Stream;
+use policy::preferences::{CertificateCheck, DnsFront, Preferences, Quic, X509Crls};
 use policy::{Draft, Snapshot};
 use tokio::sync::broadcast;
 
@@ -127,6 +128,9 @@ impl Appliance {
         if changed {
             self.spread(&snapshot);
             self.end_refused(&snapshot);
+            for preference in inert(snapshot.preferences()) {
+                tracing::warn!(preference, "this build does not act on it");
+            }
         } else if self.parts.primed.load(Ordering::Relaxed) == snapshot.generation() {
             // Whoever publishes the same again waits for this word as well.
             let generation = snapshot.generation();
@@ -338,6 +342,11 @@ impl Appliance {
         if let Some((SourceState::Failing { why }, _)) = &self.source {
             sentences.push(format!("the source of policy cannot be read: {why}"));
         }
+        if let Some(policy) = self.policy() {
+            let inert =
+                inert(policy.preferences()).map(|it| format!("this build does not act on {it}"));
+            sentences.extend(inert);
+        }
         sentences
     }
 
@@ -389,6 +398,23 @@ fn adopted(policy: &Snapshot) -> Adopted {
         generation: policy.generation(),
         policy_id: policy.policy_id().to_owned(),
     }
+}
+
+/// Preferences set to what this build does not do yet. None of them opens anything: the flows
+/// they speak of are judged, and refused, as without them. Said aloud, so that nobody relies on
+/// a check that is not made.
+fn inert(preferences: &Preferences) -> impl Iterator<Item = &'static str> {
+    [
+        (
+            preferences.certificate_check == CertificateCheck::Enforce,
+            "certificate_check: enforce",
+        ),
+        (preferences.dns_front != DnsFront::Off, "dns_front"),
+        (preferences.quic == Quic::Inspect, "quic: inspect"),
+        (preferences.x509_crls == X509Crls::Allow, "x509_crls: allow"),
+    ]
+    .into_iter()
+    .filter_map(|(set, name)| set.then_some(name))
 }
 
 /// How long an adoption waits for live flows to be judged again, of its 200 ms.

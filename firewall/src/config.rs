@@ -33,6 +33,9 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// Address of `/healthz`; an empty string turns it off.
     pub health: OptionalAddress,
+    /// TCP ports of this machine that stay open to everyone beside health, such as 22 for SSH where
+    /// there is no serial console; default: none.
+    pub open_ports: Vec<u16>,
     /// Address of `/metrics`; an empty string turns it off.
     pub metrics: OptionalAddress,
     /// The log files waiting for cloudsync.
@@ -228,6 +231,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/postern"),
             control_socket: PathBuf::from("/run/postern/control.sock"),
             health: OptionalAddress(Some(SocketAddr::from(([0u16; 8], 1042)))),
+            open_ports: Vec::new(),
             metrics: OptionalAddress(Some(SocketAddr::from(([127, 0, 0, 1], 9642)))),
             spool: SpoolConfig::default(),
             log_stdout: false,

@@ -169,6 +169,7 @@ fn layout(config: &Config) -> Layout {
                 .0
                 .iter()
                 .map(|address| address.port())
+                .chain(config.open_ports.iter().copied())
                 .collect(),
             udp_ports: Vec::new(),
         },

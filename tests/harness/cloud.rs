@@ -8,7 +8,7 @@ mod fault;
 mod http;
 mod limits;
 mod metadata;
-mod moto;
+pub mod moto;
 mod pages;
 mod sidecar;
 

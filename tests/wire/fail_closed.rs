@@ -70,6 +70,8 @@ both_families! {
         assert!(released.wait_bytes(1).unwrap());
         let mut judged = connect(3);
         finish(&mut judged, &good);
+        // The capture may still be reading what has crossed already.
+        scene.outside.settle(Duration::from_millis(100));
         let before = scene.payload_out().len();
         scene.daemon.kill().unwrap();
         // Fresh, at every stage, and the rest of what was held.

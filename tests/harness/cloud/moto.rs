@@ -62,7 +62,10 @@ impl Drop for Moto {
 }
 
 /// The Python environment with moto in it; one process at a time makes it.
-fn environment() -> Result<PathBuf> {
+///
+/// # Errors
+/// When it cannot be installed; the error says which command would.
+pub fn environment() -> Result<PathBuf> {
     let target = target()?;
     let folder = target.join("moto");
     let lock = File::create(target.join("moto.lock")).context("making moto.lock")?;

@@ -116,6 +116,9 @@ fn boot(runner: &mut Runner) -> Result<()> {
 
 fn cloud(runner: &mut Runner) -> Result<()> {
     let ready = runner.prepare("cloud: prerequisites", prerequisites::ensure)?
+        && runner.prepare("cloud: moto", || {
+            crate::cloud::moto::environment().map(drop)
+        })?
         && runner.prepare("cloud: build postern", crate::lab::build::daemon)?
         && runner.prepare("cloud: build postern-cloudsync", crate::lab::build::sidecar)?;
     if !ready {
