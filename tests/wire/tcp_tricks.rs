@@ -124,7 +124,7 @@ both_families! {
             let mut odd = tcp.segment(0, flags::ACK | flags::PSH, &evil()[..30]);
             odd.data_offset = Some(words);
             tcp.put(&odd).unwrap();
-            scene.outside.settle(std::time::Duration::from_millis(100));
+            scene.outside.settle(Duration::from_millis(100));
             let before = scene.outside.matching(|seen| seen.to == scene.recorder.address && !seen.payload.is_empty());
             assert_eq!(before, []);
         }
