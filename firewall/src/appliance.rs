@@ -383,7 +383,7 @@ impl Appliance {
                 .map(|stream| counts.spool_full(stream))
                 .sum(),
             lines_suppressed: total("suppressed"),
-            packets_queue_full: total("queue_overruns"),
+            packets_queue_full: total("queue_overruns").saturating_add(total("queue_drops")),
             conntrack_events: total("conntrack_overruns"),
         }
     }

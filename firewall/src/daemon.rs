@@ -34,6 +34,7 @@ use crate::flows::{self, FlowSettings, FlowThread, FlowsError};
 use crate::health::{self, Page};
 use crate::kernel::{Kernel, KernelError};
 use crate::lockdown;
+use crate::nfqueue;
 use crate::policy_store::{OpenStoreError, PolicyStore};
 use crate::provider::{self, FileProvider, ProviderError};
 use crate::queue::{
@@ -416,6 +417,10 @@ fn check_queues(appliance: &Shared, threads: &Threads) -> Result<(), DaemonError
         let fault = Some("a packet queue is not served".to_owned());
         appliance.borrow_mut().set_data_plane_fault(fault);
         return Err(DaemonError::QueueEnded);
+    }
+    // The kernel tells the reader of a full socket buffer, and nobody of a full queue.
+    if let Ok(drops) = nfqueue::full_queue_drops() {
+        appliance.borrow().parts().tally.note_queue_drops(drops);
     }
     Ok(())
 }

@@ -83,7 +83,7 @@ impl Kernel {
     pub fn hold(&self) -> Result<(), KernelError> {
         if let Err(error) = netfilter::verify(&self.ruleset) {
             tracing::warn!(%error, "repairing the ruleset");
-            netfilter::repair(&self.ruleset)?;
+            self.repair()?;
             self.put_served(&self.served())?;
         }
         for finding in self.assert_sysctls()? {
@@ -92,6 +92,17 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    /// Repairs the ruleset, again when someone changed it meanwhile.
+    fn repair(&self) -> Result<(), KernelError> {
+        for _ in 1..REPAIR_ATTEMPTS {
+            match netfilter::repair(&self.ruleset) {
+                Err(NetfilterError::NotOurs(_)) => {}
+                result => return Ok(result?),
+            }
+        }
+        Ok(netfilter::repair(&self.ruleset)?)
     }
 
     /// Tells the kernel which prefixes clients live in.
@@ -182,3 +193,7 @@ fn layout(config: &Config) -> Layout {
         ..Layout::default()
     }
 }
+
+/// An edit may fall between a repair and the look at its outcome; one that is there every time is not
+/// repairable.
+const REPAIR_ATTEMPTS: u32 = 3;

@@ -241,5 +241,19 @@ mod libc_errno {
     pub(super) const EPROTONOSUPPORT: i32 = Errno::EPROTONOSUPPORT as i32;
 }
 
+/// Packets that found a queue of the calling thread's network namespace full, since it was bound.
+///
+/// # Errors
+/// When the kernel's table of queues cannot be read.
+pub fn full_queue_drops() -> io::Result<u64> {
+    let table = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue")?;
+    // Number, reader, waiting, copy mode, copy range, dropped by the queue, dropped by the socket.
+    let drops = table.lines().filter_map(|line| {
+        let dropped = line.split_whitespace().nth(5)?;
+        dropped.parse::<u64>().ok()
+    });
+    Ok(drops.sum())
+}
+
 #[cfg(test)]
 mod tests;

@@ -93,7 +93,7 @@ pub struct Services {
 /// be the same.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Users {
-    /// The daemon: resets and probes from its raw sockets, nothing else.
+    /// The daemon: resets, and probes of flows that have an entry, from its raw sockets; nothing else.
     pub daemon: u32,
     /// May send DNS and open TCP connections: the witness, and whoever else must resolve.
     pub resolving: Vec<u32>,

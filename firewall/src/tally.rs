@@ -13,6 +13,7 @@ pub struct Tally {
     allowed: AtomicU64,
     refused: Vec<AtomicU64>,
     queue_overruns: AtomicU64,
+    queue_drops: AtomicU64,
     flows_forgotten: AtomicU64,
     conntrack_overruns: AtomicU64,
     engine: EngineTotals,
@@ -38,6 +39,7 @@ impl Default for Tally {
             allowed: AtomicU64::new(0),
             refused: Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             queue_overruns: AtomicU64::new(0),
+            queue_drops: AtomicU64::new(0),
             flows_forgotten: AtomicU64::new(0),
             conntrack_overruns: AtomicU64::new(0),
             engine: EngineTotals::default(),
@@ -62,6 +64,11 @@ impl Tally {
     /// Counts that packets were lost between the kernel's queue and us.
     pub fn count_queue_overrun(&self) {
         add(&self.queue_overruns, 1);
+    }
+
+    /// Notes how many packets found a queue full since the queues were bound, as the kernel counts them.
+    pub fn note_queue_drops(&self, total: u64) {
+        self.queue_drops.fetch_max(total, Ordering::Relaxed);
     }
 
     /// Counts an allowed flow whose end will not be logged.
@@ -131,7 +138,7 @@ impl Tally {
     }
 
     /// Every plain total by its metric name.
-    pub fn totals(&self) -> [(&'static str, u64); 12] {
+    pub fn totals(&self) -> [(&'static str, u64); 13] {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let engine = &self.engine;
         [
@@ -145,6 +152,7 @@ impl Tally {
             ("dns_budget", of(&engine.dns_budget)),
             ("client_pending", of(&engine.client_pending)),
             ("queue_overruns", of(&self.queue_overruns)),
+            ("queue_drops", of(&self.queue_drops)),
             ("flows_forgotten", of(&self.flows_forgotten)),
             ("conntrack_overruns", of(&self.conntrack_overruns)),
         ]

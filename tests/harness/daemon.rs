@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -78,7 +78,7 @@ pub struct Daemon<'t> {
     topology: &'t Topology,
     child: Child,
     config: PathBuf,
-    inventory: PathBuf,
+    inventory: Option<PathBuf>,
     logs: Logs,
 }
 
@@ -90,6 +90,17 @@ impl<'t> Daemon<'t> {
 
     /// As [`Daemon::start`], with more lines of `postern.toml` before its tables.
     pub fn with_config(topology: &'t Topology, inventory: &str, extra: &str) -> Result<Self> {
+        let path = topology.file("inventory.toml");
+        std::fs::write(&path, inventory).context("writing the inventory")?;
+        Self::configured(topology, Some(path), extra)
+    }
+
+    /// Starts it with nobody to tell it a policy: no inventory, no snapshot, a control socket nobody uses.
+    pub fn without_policy(topology: &'t Topology) -> Result<Self> {
+        Self::configured(topology, None, "")
+    }
+
+    fn configured(topology: &'t Topology, inventory: Option<PathBuf>, extra: &str) -> Result<Self> {
         let config = topology.file("postern.toml");
         let state = topology.file("state");
         let text = format!(
@@ -107,16 +118,14 @@ impl<'t> Daemon<'t> {
             ""
         };
         std::fs::write(&config, text + users).context("writing postern.toml")?;
-        let path = topology.file("inventory.toml");
-        std::fs::write(&path, inventory).context("writing the inventory")?;
         std::fs::create_dir_all(&state).context("making the state folder")?;
-        let child = launch(topology, &config, &path)?;
+        let child = launch(topology, &config, inventory.as_deref())?;
         let logs = Logs::new(&state.join("spool"));
         let mut this = Self {
             topology,
             child,
             config,
-            inventory: path,
+            inventory,
             logs,
         };
         this.wait_healthy()?;
@@ -135,9 +144,36 @@ impl<'t> Daemon<'t> {
         self.child.wait().map(drop).context("waiting for postern")
     }
 
+    /// Stops it where it is, as a machine that is out of processor time does, until [`Daemon::resume`].
+    pub fn pause(&self) -> Result<()> {
+        self.signal("-STOP")
+    }
+
+    /// Lets it go on after [`Daemon::pause`].
+    pub fn resume(&self) -> Result<()> {
+        self.signal("-CONT")
+    }
+
+    fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.child.id().to_string();
+        self.topology
+            .firewall
+            .run("kill", &[signal, &pid])
+            .map(drop)
+    }
+
+    /// Waits for it to end by itself; how it did.
+    pub fn ended(&mut self) -> Result<ExitStatus> {
+        let limit = Duration::from_secs(40);
+        match wait::until(limit, || self.child.try_wait().transpose()) {
+            Some(status) => status.context("waiting for postern"),
+            None => bail!("postern still runs after {limit:?}\n{}", self.output()),
+        }
+    }
+
     /// Starts it again after [`Daemon::kill`].
     pub fn restart(&mut self) -> Result<()> {
-        self.child = launch(self.topology, &self.config, &self.inventory)?;
+        self.child = launch(self.topology, &self.config, self.inventory.as_deref())?;
         self.wait_healthy()
     }
 
@@ -156,7 +192,8 @@ impl<'t> Daemon<'t> {
     pub fn replace(&self, inventory: &str) -> Result<()> {
         let fresh = self.topology.file("inventory.toml.new");
         std::fs::write(&fresh, inventory).context("writing the inventory")?;
-        std::fs::rename(&fresh, &self.inventory).context("putting it in place")
+        let inventory = self.inventory.as_ref().context("it has no inventory")?;
+        std::fs::rename(&fresh, inventory).context("putting it in place")
     }
 
     /// The generation in force, from `postern status --json`.
@@ -341,19 +378,18 @@ pub fn postern(namespace: &Namespace, args: &[&str]) -> Result<Output> {
     namespace.output(path.to_str().context("a path in UTF-8")?, args)
 }
 
-fn launch(topology: &Topology, config: &Path, inventory: &Path) -> Result<Child> {
+fn launch(topology: &Topology, config: &Path, inventory: Option<&Path>) -> Result<Child> {
     let log = File::options()
         .create(true)
         .append(true)
         .open(topology.file("postern.log"))
         .context("opening its output")?;
-    topology
-        .firewall
-        .command(binary()?)
-        .args(["run", "--config"])
-        .arg(config)
-        .arg("--inventory")
-        .arg(inventory)
+    let mut command = topology.firewall.command(binary()?);
+    command.args(["run", "--config"]).arg(config);
+    if let Some(inventory) = inventory {
+        command.arg("--inventory").arg(inventory);
+    }
+    command
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("sharing its output")?)
         .stderr(log)

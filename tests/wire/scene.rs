@@ -1,12 +1,14 @@
 //! What most wire tests share: a topology, a Postern, a hand-made client, and a server that remembers.
 
 use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use e2e::capture::Capture;
 use e2e::daemon::{Daemon, INVENTORY};
 use e2e::hello::{self, ClientHello};
-use e2e::packet::{Seen, contains};
+use e2e::packet::{Seen, contains, icmp, udp};
 use e2e::peer::{Recorder, Script};
 use e2e::raw::{RawHost, RawTcp};
 use e2e::topology::{Family, RECORDER, Topology};
@@ -53,8 +55,17 @@ impl<'t> Scene<'t> {
     }
 
     pub(crate) fn with(lab: &'t Topology, family: Family, inventory: &str, script: Script) -> Self {
+        Self::around(lab, family, Daemon::start(lab, inventory).unwrap(), script)
+    }
+
+    /// The same around a Postern that was started in another way.
+    pub(crate) fn around(
+        lab: &'t Topology,
+        family: Family,
+        daemon: Daemon<'t>,
+        script: Script,
+    ) -> Self {
         let recorder = Recorder::start(&lab.internet, RECORDER.at(family, 443), script).unwrap();
-        let daemon = Daemon::start(lab, inventory).unwrap();
         let attacker = lab.attacker().unwrap();
         let outside = lab.capture_outside().unwrap();
         Self {
@@ -180,6 +191,43 @@ impl<'t> Scene<'t> {
             !contains(&self.recorder.received(), bytes),
             "bytes reached the server"
         );
+    }
+
+    /// Sends what a new flow may begin with: a SYN, a hello without one, a datagram, an echo request.
+    pub(crate) fn put_new_flows(&self) {
+        let tcp = self.unconnected();
+        tcp.put(&tcp.syn()).unwrap();
+        tcp.push(0, &evil()).unwrap();
+        let (from, to) = (tcp.local, self.recorder.address);
+        let kind = if self.family == Family::V4 { 8 } else { 128 };
+        let echo = icmp(from.ip(), to.ip(), kind, 0, [0, 9, 0, 1], EVIL_MARK);
+        self.attacker.send(&udp(from, to, EVIL_MARK)).unwrap();
+        self.attacker.send(&echo).unwrap();
+    }
+
+    /// Asserts that of [`Scene::put_new_flows`] not one packet crosses the outer link.
+    pub(crate) fn assert_nothing_new_leaves(&self, what: &str) {
+        let before = self.towards_recorder();
+        self.put_new_flows();
+        self.outside.settle(Duration::from_millis(150));
+        assert_eq!(self.towards_recorder(), before, "{what}: packets left");
+    }
+
+    fn towards_recorder(&self) -> Vec<Seen> {
+        let to = self.recorder.address.ip();
+        self.outside.matching(|seen| seen.to.ip() == to)
+    }
+
+    /// Asserts that another client, with a kernel of its own, exchanges a hello with the recorder.
+    pub(crate) fn assert_another_is_served(&self, what: &str) {
+        let (to, limit) = (self.recorder.address, Duration::from_secs(20));
+        let dial = || TcpStream::connect_timeout(&to, limit);
+        let mut stream = self.lab.client.enter(dial).unwrap().expect(what);
+        stream.set_read_timeout(Some(limit)).unwrap();
+        stream.write_all(&allowed()).expect(what);
+        let mut answer = vec![0; hello::server_flight().len()];
+        stream.read_exact(&mut answer).expect(what);
+        assert_eq!(answer, hello::server_flight(), "{what}");
     }
 
     /// Packets that left towards the recorder and carry payload.

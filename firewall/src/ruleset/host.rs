@@ -70,13 +70,14 @@ fn output(builder: &mut Builder, layout: &Layout) {
         let statements = [equal(field(protocol, "type"), types), accept()];
         builder.rule(chain, "refusals", statements);
     }
-    // A reset may be about a flow whose first packet is still held: no entry knows it then.
+    // A reset may be about a flow whose first packet is still held: no entry knows it then. A probe
+    // is about a flow with an entry, an answer therefore; a SYN without one is the daemon dialling.
     let raw = [
         equal(meta("skuid"), layout.users.daemon),
-        any_flag(field("tcp", "flags"), &["syn", "rst"]),
+        any_flag(field("tcp", "flags"), &["rst"]),
         accept(),
     ];
-    builder.rule(chain, "resets and probes from raw sockets", raw);
+    builder.rule(chain, "resets from raw sockets", raw);
     if layout.dhcp {
         builder.rule(chain, "DHCP", udp_ports(68, 67));
         builder.rule(chain, "DHCPv6", udp_ports(546, 547));
