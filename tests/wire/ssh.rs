@@ -29,6 +29,21 @@ both_families! {
 }
 
 both_families! {
+    /// The real server's key is not the pinned one: nobody logs in, whoever holds the address.
+    fn a_server_without_the_pinned_key_is_refused(family) {
+        let lab = Topology::new().unwrap();
+        let pin = format!("ssh:{}=SHA256:{}", GIT.name, "A".repeat(43));
+        let inventory = INVENTORY.replacen(&format!("ssh:{}", GIT.name), &pin, 1);
+        assert_ne!(inventory, INVENTORY);
+        let scene = Scene::with(&lab, family, &inventory, Script::Tls);
+        let git = SshServer::start(&lab.internet, &lab.file("git"), GIT.at(family, 22)).unwrap();
+        let address = GIT.address(family).to_string();
+        assert_eq!(git.log_in(&lab.client, &[], &address).unwrap(), "");
+        scene.daemon.logs().expect(&[("outcome", "disallowed"), ("reason", "ssh_host_key")]).unwrap();
+    }
+}
+
+both_families! {
     fn an_old_or_odd_client_version_does_not_leave(family) {
         let lab = Topology::new().unwrap();
         let scene = Scene::new(&lab, family);

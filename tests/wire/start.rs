@@ -108,7 +108,8 @@ fn a_missing_privilege_is_named_and_opens_nothing() {
     )
     .unwrap();
     fs::write(&inventory, INVENTORY).unwrap();
-    for capability in ["net_admin", "net_raw"] {
+    // Without raw sockets lockdown can still be loaded, and stays when not even that is possible.
+    for capability in ["net_raw", "net_admin"] {
         let drop = format!("-{capability}");
         let args = [
             "--bounding-set",
@@ -133,7 +134,36 @@ fn a_missing_privilege_is_named_and_opens_nothing() {
             said.to_lowercase().contains(&format!("cap_{capability}")),
             "{said}"
         );
+        assert_closed(&lab);
     }
+}
+
+#[test]
+fn a_missing_program_is_named_and_leaves_lockdown() {
+    let lab = Topology::new().unwrap();
+    let (config, inventory) = (lab.file("postern.toml"), lab.file("inventory.toml"));
+    let state = lab.file("state");
+    fs::write(&config, format!("state_dir = \"{}\"\n", state.display())).unwrap();
+    fs::write(&inventory, INVENTORY).unwrap();
+    let nowhere = format!("PATH={}", lab.file("empty").display());
+    let args = [
+        "10",
+        "env",
+        &nowhere,
+        binary().unwrap().to_str().unwrap(),
+        "run",
+        "--config",
+        config.to_str().unwrap(),
+        "--inventory",
+        inventory.to_str().unwrap(),
+    ]
+    .map(str::to_owned);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let output = lab.firewall.output("timeout", &args).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("nftables"), "{said}");
+    assert_closed(&lab);
 }
 
 #[test]
