@@ -32,6 +32,8 @@ pub enum ToWitness {
     },
     /// Ask once, at once: a packet waits for it.
     Lookup(Lookup),
+    /// Ask some more times, out of the refresh share: the addresses of this name rotate.
+    Sample(Sample),
 }
 
 /// How the witness asks.
@@ -56,6 +58,18 @@ pub struct Lookup {
     pub budget_ms: u32,
     /// Questions to spend: several samples find more addresses of a rotating name.
     pub samples: u8,
+}
+
+/// Questions about one record type of a name whose answers differ from each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    /// The name, validated and in lower case.
+    pub name: String,
+    /// AAAA rather than A.
+    pub ipv6: bool,
+    /// How many questions, one after the other; fewer when the budget is short.
+    pub count: u8,
 }
 
 /// What the witness says.
@@ -85,6 +99,9 @@ pub struct AnswerV1 {
     pub ttl_s: u32,
     /// Whether this answers a [`ToWitness::Lookup`] rather than a refresh.
     pub asked: bool,
+    /// The aliases (CNAME) followed inside the answer, in order, at most 16; empty for none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<String>,
 }
 
 /// One address in an answer.

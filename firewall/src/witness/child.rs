@@ -12,7 +12,8 @@ use std::time::Duration;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use ipc::framing::{self, Decoder, FramingError};
 use ipc::witness::{
-    AnswerOutcome, AnswerV1, Configure, FromWitness, HealthV1, Lookup, MESSAGE_BYTES_MAX, ToWitness,
+    AnswerOutcome, AnswerV1, Configure, FromWitness, HealthV1, Lookup, MESSAGE_BYTES_MAX, Sample,
+    ToWitness,
 };
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -82,6 +83,8 @@ struct Done {
     name: String,
     finding: Finding,
     asked: bool,
+    /// Whether it says nothing of when the name is due.
+    sampled: bool,
 }
 
 impl Witness {
@@ -155,6 +158,7 @@ impl Witness {
                     names.iter().for_each(|name| self.schedule.unwatch(name));
                 }
                 ToWitness::Lookup(lookup) => self.look_up(lookup).await?,
+                ToWitness::Sample(sample) => self.sample(&sample),
             }
         }
         Ok(())
@@ -204,6 +208,48 @@ impl Witness {
         let budget = Duration::from_millis(u64::from(lookup.budget_ms)).max(LOOKUP_MIN);
         self.start(lookup.name, samples_affordable, true, budget)
             .await
+    }
+
+    /// Asks some more times about a name that rotates, as often as the refresh share allows.
+    fn sample(&mut self, sample: &Sample) {
+        let now_ms = self.now_ms();
+        let affordable =
+            (0..sample.count).take_while(|_| self.budget.take(Purpose::Refresh, 1, now_ms));
+        let count = affordable.count();
+        let (Some(upstreams), Ok(mut wire_name)) =
+            (self.upstreams.clone(), Name::from_ascii(&sample.name))
+        else {
+            return;
+        };
+        if count == 0 || self.questions.len() >= QUESTIONS_MAX {
+            return;
+        }
+        wire_name.set_fqdn(true);
+        let record_type = if sample.ipv6 {
+            RecordType::AAAA
+        } else {
+            RecordType::A
+        };
+        self.health.asked = self.health.asked.saturating_add(1);
+        let name = sample.name.clone();
+        self.questions.spawn(async move {
+            let mut findings = Vec::new();
+            // One after the other: equal questions that overlap are sent once.
+            for _ in 0..count {
+                let wire_name = wire_name.clone();
+                findings.push(
+                    upstreams
+                        .ask(wire_name, record_type, 0, SAMPLE_PATIENCE)
+                        .await,
+                );
+            }
+            Done {
+                name,
+                finding: merge(&findings),
+                asked: false,
+                sampled: true,
+            }
+        });
     }
 
     /// Asks for every watched name that is due and affordable.
@@ -267,11 +313,13 @@ impl Witness {
             outcome: AnswerOutcome::ServerFailure,
             addresses: Vec::new(),
             ttl_s: 1,
+            chain: Vec::new(),
         };
         self.answer(Done {
             name,
             finding,
             asked,
+            sampled: false,
         })
         .await
     }
@@ -281,11 +329,13 @@ impl Witness {
             outcome,
             addresses: Vec::new(),
             ttl_s: 1,
+            chain: Vec::new(),
         };
         self.answer(Done {
             name,
             finding,
             asked: true,
+            sampled: false,
         })
         .await
     }
@@ -295,6 +345,7 @@ impl Witness {
             name,
             finding,
             asked,
+            sampled,
         } = done;
         let answered = matches!(
             finding.outcome,
@@ -304,7 +355,7 @@ impl Witness {
         if asked {
             self.asked.remove(&name);
         }
-        if finding.outcome != AnswerOutcome::OverBudget {
+        if finding.outcome != AnswerOutcome::OverBudget && !sampled {
             let resolved = finding.outcome == AnswerOutcome::Resolved;
             self.schedule
                 .answered(&name, resolved, finding.ttl_s, self.now_ms());
@@ -315,6 +366,7 @@ impl Witness {
             addresses: finding.addresses,
             ttl_s: finding.ttl_s,
             asked,
+            chain: finding.chain,
         };
         self.send(&FromWitness::Answer(answer)).await
     }
@@ -417,6 +469,7 @@ async fn look_up(upstreams: Upstreams, question: Question) -> Done {
         name,
         finding: merge(&findings),
         asked,
+        sampled: false,
     }
 }
 
@@ -426,6 +479,7 @@ const QUESTIONS_MAX: usize = 1_024;
 /// How long a due name waits when the budget is spent.
 const BUDGET_WAIT_MS: u64 = 50;
 const LOOKUP_MIN: Duration = Duration::from_millis(100);
+const SAMPLE_PATIENCE: Duration = Duration::from_millis(500);
 const REFRESH_BUDGET: Duration = Duration::from_secs(4);
 /// How much longer than the addresses an HTTPS record may take.
 const HINT_GRACE: Duration = Duration::from_millis(100);

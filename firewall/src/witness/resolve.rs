@@ -37,6 +37,8 @@ pub(super) struct Finding {
     pub(super) addresses: Vec<SightingV1>,
     /// Seconds until the answer is stale.
     pub(super) ttl_s: u32,
+    /// Aliases followed inside the answer.
+    pub(super) chain: Vec<String>,
 }
 
 impl Upstreams {
@@ -108,6 +110,7 @@ impl Finding {
             outcome,
             addresses: Vec::new(),
             ttl_s: 1,
+            chain: Vec::new(),
         }
     }
 
@@ -128,6 +131,7 @@ impl Finding {
             outcome,
             addresses: Vec::new(),
             ttl_s,
+            chain: Vec::new(),
         }
     }
 
@@ -136,6 +140,7 @@ impl Finding {
         let mut owner = name.clone();
         let mut ttl_s = TTL_MAX_S;
         let mut addresses = HashMap::new();
+        let mut chain = Vec::new();
         for _ in 0..CHAIN_MAX {
             let mut alias = None;
             for record in &message.answers {
@@ -160,6 +165,7 @@ impl Finding {
                 break;
             };
             owner = target;
+            chain.push(plain(&owner));
             ttl_s = ttl_s.min(alias_ttl);
         }
         let mut addresses: Vec<SightingV1> = addresses.into_values().collect();
@@ -172,8 +178,18 @@ impl Finding {
             outcome: AnswerOutcome::Resolved,
             addresses,
             ttl_s,
+            chain,
         }
     }
+}
+
+/// A name in lower case without its last dot.
+fn plain(name: &Name) -> String {
+    let mut text = name.to_lowercase().to_ascii();
+    if text.ends_with('.') {
+        text.pop();
+    }
+    text
 }
 
 impl std::fmt::Debug for Upstreams {
@@ -197,6 +213,9 @@ pub(super) fn merge(findings: &[Finding]) -> Finding {
             so_far.ttl_s = finding.ttl_s;
         } else if finding.outcome == so_far.outcome {
             so_far.ttl_s = so_far.ttl_s.min(finding.ttl_s);
+        }
+        if so_far.chain.is_empty() {
+            so_far.chain.clone_from(&finding.chain);
         }
         for sighting in &finding.addresses {
             if !so_far

@@ -60,6 +60,7 @@ fn resolved(name: &str, asked: bool) -> AnswerV1 {
         addresses: vec![seen],
         ttl_s: 60,
         asked,
+        chain: Vec::new(),
     }
 }
 
