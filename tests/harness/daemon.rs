@@ -92,24 +92,47 @@ impl<'t> Daemon<'t> {
     pub fn with_config(topology: &'t Topology, inventory: &str, extra: &str) -> Result<Self> {
         let path = topology.file("inventory.toml");
         std::fs::write(&path, inventory).context("writing the inventory")?;
-        Self::configured(topology, Some(path), extra)
+        let upstreams = [RESOLVER.at(Family::V4, 53)];
+        Self::configured(topology, Some(path), extra, &upstreams, "")
+    }
+
+    /// Starts it with other resolvers than the lab's, none for those of `/etc/resolv.conf`, and with more lines in the
+    /// table `[dns]` of `postern.toml`.
+    pub fn asking(
+        topology: &'t Topology,
+        inventory: &str,
+        upstreams: &[SocketAddr],
+        dns: &str,
+    ) -> Result<Self> {
+        let path = topology.file("inventory.toml");
+        std::fs::write(&path, inventory).context("writing the inventory")?;
+        Self::configured(topology, Some(path), "", upstreams, dns)
     }
 
     /// Starts it with nobody to tell it a policy: no inventory, no snapshot, a control socket nobody uses.
     pub fn without_policy(topology: &'t Topology) -> Result<Self> {
-        Self::configured(topology, None, "")
+        Self::configured(topology, None, "", &[RESOLVER.at(Family::V4, 53)], "")
     }
 
-    fn configured(topology: &'t Topology, inventory: Option<PathBuf>, extra: &str) -> Result<Self> {
+    fn configured(
+        topology: &'t Topology,
+        inventory: Option<PathBuf>,
+        extra: &str,
+        upstreams: &[SocketAddr],
+        dns: &str,
+    ) -> Result<Self> {
         let config = topology.file("postern.toml");
         let state = topology.file("state");
         let text = format!(
             "{extra}\nappliance = \"lab\"\nwan = \"{}\"\nstate_dir = \"{}\"\ncontrol_socket = \"{}\"\n\
-             \n[dns]\nupstreams = [\"{}\"]\n",
+             \n[dns]\nupstreams = {:?}\n{dns}\n",
             crate::topology::OUTSIDE,
             state.display(),
             topology.file("control.sock").display(),
-            RESOLVER.address(Family::V4),
+            upstreams
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
         );
         // Where root is the only user, it is also the witness.
         let users = if netns::outsider().is_some() {

@@ -10,6 +10,7 @@ pub mod boot;
 pub mod capture;
 pub mod cloud;
 pub mod daemon;
+pub mod dns;
 pub mod flowlog;
 pub mod hello;
 pub mod lab;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::capture::Capture;
+use crate::dns::DnsDouble;
 use crate::netns::Namespace;
 use crate::peer::Dns;
 use crate::raw::RawHost;
@@ -101,6 +102,10 @@ pub const RESOLVER: Site = Site {
     name: "ns.allowed.example",
     host: 53,
 };
+/// Where tests put their scripted name server, [`crate::dns::DnsDouble`].
+pub const DOUBLE: Site = Site { name: "", host: 54 };
+/// And a second one.
+pub const SECOND_DOUBLE: Site = Site { name: "", host: 55 };
 /// Where the firewall's default route points.
 pub const GATEWAY: Site = Site {
     name: "",
@@ -210,6 +215,11 @@ impl Topology {
     /// Every name the firewall's resolver has been asked for.
     pub fn questions(&self) -> Vec<String> {
         self.far.questions()
+    }
+
+    /// Starts a scripted name server at `site`, an address nobody has yet.
+    pub fn double(&self, site: Site) -> Result<DnsDouble> {
+        DnsDouble::start_at_new(&self.internet, INTERNET_IF, site.address(Family::V4))
     }
 
     /// A fresh file of this run.
