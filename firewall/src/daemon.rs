@@ -89,13 +89,17 @@ pub enum DaemonError {
 /// # Errors
 /// When a part cannot be started, or one that must not end does.
 pub fn run(config: Config) -> Result<(), DaemonError> {
-    // Read before anything is touched: a mistake in the file is answered at once.
     let mut provider = config.inventory.as_deref().map(FileProvider::new);
-    let draft = provider.as_mut().map(FileProvider::read).transpose()?;
+    let draft = provider.as_mut().map(FileProvider::read);
+    // Whatever the file says: a machine that forwards already must pass nothing new from here on.
     let kernel = match Kernel::take_over(&config) {
         Ok(kernel) => Arc::new(kernel),
         Err(error) => {
             lock_down();
+            // Whoever wrote the file wants to hear of it first.
+            if let Some(Err(broken)) = draft {
+                return Err(broken.into());
+            }
             return Err(error.into());
         }
     };
@@ -119,7 +123,7 @@ fn run_threads(
     config: Config,
     kernel: Arc<Kernel>,
     provider: Option<FileProvider>,
-    draft: Option<Draft>,
+    draft: Option<Result<Draft, ProviderError>>,
 ) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -132,9 +136,16 @@ fn run_threads(
         for fault in threads.faults.drain(..) {
             appliance.fault("snapshot", &fault);
         }
-        if let Some(draft) = draft {
-            let adopted = appliance.adopt(draft);
-            adopted.map_err(|rejected| DaemonError::Rejected(rejected.place, rejected.why))?;
+        match draft {
+            Some(Ok(draft)) => {
+                let adopted = appliance.adopt(draft);
+                adopted.map_err(|rejected| DaemonError::Rejected(rejected.place, rejected.why))?;
+            }
+            Some(Err(broken)) if appliance.policy().is_some() => {
+                provider::refused(&mut appliance, &broken);
+            }
+            Some(Err(broken)) => return Err(broken.into()),
+            None => {}
         }
         if appliance.policy().is_none() {
             appliance.log_status();

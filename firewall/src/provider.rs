@@ -16,6 +16,7 @@ use policy::{Draft, lists};
 use thiserror::Error;
 use tokio::sync::Notify;
 
+use crate::appliance::Appliance;
 use crate::control::Shared;
 
 /// An inventory that was refused.
@@ -116,14 +117,17 @@ pub async fn follow(mut provider: FileProvider, appliance: Shared) {
                 // A rejected policy is in the config log already.
                 drop(appliance.borrow_mut().adopt(draft));
             }
-            Err(error) => {
-                let why = crate::cli::chain(&error);
-                appliance.borrow().fault("inventory", &why);
-                let sentence = format!("the last good policy is in force: {why}");
-                appliance.borrow_mut().set_degraded(SOURCE, Some(sentence));
-            }
+            Err(error) => refused(&mut appliance.borrow_mut(), &error),
         }
     }
+}
+
+/// Says why an inventory was refused while another policy stays in force.
+pub fn refused(appliance: &mut Appliance, error: &ProviderError) {
+    let why = crate::cli::chain(error);
+    appliance.fault("inventory", &why);
+    let sentence = format!("the last good policy is in force: {why}");
+    appliance.set_degraded(SOURCE, Some(sentence));
 }
 
 fn watch(provider: &FileProvider, noticed: std::sync::Arc<Notify>) -> Option<RecommendedWatcher> {

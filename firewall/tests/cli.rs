@@ -81,24 +81,6 @@ fn every_command_helps_with_an_example() {
 }
 
 #[test]
-fn broken_inventory_at_the_start_is_exit_code_2_with_its_line() {
-    let broken = INVENTORY.replace("address", "adress");
-    let (_folder, path) = file("x.toml", broken.as_bytes());
-    let output = postern(&["run", "--inventory", text(&path)]);
-    assert_eq!(code(&output), 2);
-    let expected = format!(
-        "postern: reading inventory {}: line 10: unknown key \"adress\"",
-        text(&path)
-    );
-    assert!(
-        stderr(&output).starts_with(&expected),
-        "{}",
-        stderr(&output)
-    );
-    assert_eq!(stderr(&output).lines().count(), 1);
-}
-
-#[test]
 fn unknown_configuration_key_is_refused_with_a_suggestion() {
     let (_folder, path) = file("postern.toml", b"quues = 2\n");
     let output = postern(&["run", "--config", text(&path)]);

@@ -73,6 +73,25 @@ fn a_broken_inventory_is_refused_with_line_and_key() {
     let (status, said) = run(&lab, "", "[[group]\n");
     assert_eq!(status, Some(2), "{said}");
     assert!(said.contains("line 1"), "{said}");
+    // The machine forwarded before anybody started anything, and must not any more.
+    assert_closed(&lab);
+}
+
+#[test]
+fn a_broken_inventory_at_a_restart_leaves_the_last_good_policy_in_force() {
+    let lab = Topology::new().unwrap();
+    let mut scene = crate::scene::Scene::new(&lab, Family::V4);
+    scene.daemon.kill().unwrap();
+    scene.daemon.replace("[[group]\n").unwrap();
+    scene.daemon.restart().unwrap();
+    scene.assert_allowed("the last good policy", &crate::scene::allowed());
+    scene.assert_refused(
+        "the last good policy",
+        &crate::scene::evil(),
+        &["name_not_allowed"],
+    );
+    let fault = [("cat", "fault"), ("object", "inventory")];
+    scene.daemon.logs().expect_in("config", &fault).unwrap();
 }
 
 #[test]
@@ -172,6 +191,8 @@ fn a_failed_start_leaves_no_open_path() {
     // A first, good run leaves its ruleset behind when it dies.
     let mut daemon = e2e::daemon::Daemon::start(&lab, INVENTORY).unwrap();
     daemon.kill().unwrap();
+    // Without the policy it kept there is nothing to go on with.
+    fs::remove_file(lab.file("state").join("snapshot.json")).unwrap();
     let (status, said) = run(&lab, "", "[[group]\n");
     assert_eq!(status, Some(2), "{said}");
     assert_closed(&lab);
