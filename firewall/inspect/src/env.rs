@@ -71,6 +71,9 @@ impl std::fmt::Debug for Env<'_> {
 /// How a look-up that was asked for with a [`Query`](crate::Query) ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
+    /// There are addresses so far, in the bindings already; the look-up goes on. Whoever waited for
+    /// one of them goes on at once, and nobody is refused.
+    Partial,
     /// There are addresses, new or not; the bindings hold them already.
     Resolved,
     /// No addresses: the name does not exist, or nobody answered.

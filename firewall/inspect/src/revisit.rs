@@ -16,6 +16,14 @@ use crate::stage::{Flow, Stage};
 impl Inspector {
     /// See [`Inspector::handle_answer`].
     pub(crate) fn answered(&mut self, env: &Env<'_>, name: &Name, answer: Answer) {
+        if answer == Answer::Partial {
+            for key in self.waiting.for_name(name) {
+                if let Some(flow) = self.table.take(&key) {
+                    self.retry(env, flow, false);
+                }
+            }
+            return;
+        }
         for key in self.waiting.answered(name) {
             let Some(mut flow) = self.table.take(&key) else {
                 continue;

@@ -102,6 +102,14 @@ impl Waiting {
         }
     }
 
+    /// Everyone who waits for `name`, and goes on waiting.
+    pub(crate) fn for_name(&self, name: &Name) -> BTreeSet<FlowKey> {
+        self.names
+            .get(name)
+            .map(|asked| asked.flows.clone())
+            .unwrap_or_default()
+    }
+
     /// Everyone who waits for `name`; nobody does afterwards.
     pub(crate) fn answered(&mut self, name: &Name) -> BTreeSet<FlowKey> {
         self.names

@@ -14,6 +14,10 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// names this stays under [`MESSAGE_BYTES_MAX`].
 pub const NAMES_PER_MESSAGE_MAX: usize = 2_000;
 
+/// Addresses in one [`AnswerV1`] at most: with the longest form of each this stays under
+/// [`MESSAGE_BYTES_MAX`], whatever a hostile zone answers.
+pub const ADDRESSES_PER_ANSWER_MAX: usize = 4_096;
+
 /// What the daemon says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -102,6 +106,23 @@ pub struct AnswerV1 {
     /// The aliases (CNAME) followed inside the answer, in order, at most 16; empty for none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<String>,
+    /// Which answers the addresses came from; [`SightingV1::source`] counts into it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceV1>,
+    /// Whether more of the same look-up follows: a packet may go on as soon as one answer names
+    /// its address, and nothing has failed before the last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// One answer of one resolver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceV1 {
+    /// The resolver, `address:port`.
+    pub upstream: String,
+    /// The type of the records: `A`, `AAAA`, `HTTPS`.
+    pub record_type: String,
 }
 
 /// One address in an answer.
@@ -116,6 +137,9 @@ pub struct SightingV1 {
     /// record.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hint: bool,
+    /// Which of [`AnswerV1::sources`] named it first.
+    #[serde(default)]
+    pub source: u8,
 }
 
 /// How a question ended.
@@ -146,6 +170,21 @@ pub struct HealthV1 {
     pub answered: u64,
     /// Questions not sent because the budget was spent.
     pub over_budget: u64,
+    /// Questions that nobody answered in time.
+    #[serde(default)]
+    pub timed_out: u64,
+    /// Questions refused, failed at the resolver, or answered with something unreadable.
+    #[serde(default)]
+    pub failed: u64,
+    /// Questions that another resolver had to answer, because the first was silent or failed.
+    #[serde(default)]
+    pub failed_over: u64,
+    /// Addresses left out because an answer had more than [`ADDRESSES_PER_ANSWER_MAX`].
+    #[serde(default)]
+    pub addresses_dropped: u64,
+    /// Resolvers that are asked last, because they did not answer lately.
+    #[serde(default)]
+    pub suspended: u64,
     /// Names watched now.
     pub watched: u64,
 }
@@ -163,5 +202,34 @@ mod tests {
             names: vec![name; NAMES_PER_MESSAGE_MAX],
         };
         crate::framing::encode(&watch, MESSAGE_BYTES_MAX).unwrap();
+    }
+
+    #[test]
+    fn a_full_answer_of_the_longest_addresses_fits_a_message() {
+        let label = "a".repeat(63);
+        let name = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        let sighting = |last| SightingV1 {
+            address: std::net::Ipv6Addr::from(u128::MAX - last).into(),
+            ttl_s: u32::MAX,
+            hint: true,
+            source: u8::MAX,
+        };
+        let source = SourceV1 {
+            upstream: "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535".to_owned(),
+            record_type: "HTTPS".to_owned(),
+        };
+        let answer = AnswerV1 {
+            chain: vec![name.clone(); 16],
+            name,
+            outcome: AnswerOutcome::ServerFailure,
+            addresses: (0..ADDRESSES_PER_ANSWER_MAX as u128)
+                .map(sighting)
+                .collect(),
+            ttl_s: u32::MAX,
+            asked: true,
+            sources: vec![source; usize::from(u8::MAX) + 1],
+            more: true,
+        };
+        crate::framing::encode(&FromWitness::Answer(answer), MESSAGE_BYTES_MAX).unwrap();
     }
 }

@@ -18,10 +18,13 @@ use ipc::witness::{
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::resolve::{Finding, SAMPLES_MAX, Upstreams, merge};
+use super::resolve::{
+    Done, Finding, Merge, Part, Question, SAMPLES_MAX, SystemResolvers, Tally, Upstreams, look_up,
+};
 use super::schedule::{Budget, Purpose, Schedule};
 
 /// Why the witness ended other than by the daemon's leaving.
@@ -74,17 +77,11 @@ struct Witness {
     /// Names with a look-up under way that a packet waits for.
     asked: HashSet<String>,
     questions: JoinSet<Done>,
+    system: SystemResolvers,
+    /// Answers of look-ups that go on; the sending end is for every look-up.
+    parts: (mpsc::Sender<Part>, mpsc::Receiver<Part>),
     health: HealthV1,
     reported: HealthV1,
-}
-
-/// A look-up's end.
-struct Done {
-    name: String,
-    finding: Finding,
-    asked: bool,
-    /// Whether it says nothing of when the name is due.
-    sampled: bool,
 }
 
 impl Witness {
@@ -103,6 +100,8 @@ impl Witness {
             schedule: Schedule::default(),
             asked: HashSet::new(),
             questions: JoinSet::new(),
+            system: SystemResolvers::new(),
+            parts: mpsc::channel(PARTS_MAX),
             health: HealthV1::default(),
             reported: HealthV1::default(),
         }
@@ -124,7 +123,12 @@ impl Witness {
                     self.decoder.push(buffer.get(..length).unwrap_or_default());
                     self.read_messages().await?;
                 }
+                Some(part) = self.parts.1.recv() => self.tell(part).await?,
                 Some(done) = self.questions.join_next() => {
+                    // Its end comes after its parts.
+                    while let Ok(part) = self.parts.1.try_recv() {
+                        self.tell(part).await?;
+                    }
                     // An error here is a question that panicked: the daemon gives up on it by
                     // its own deadline.
                     if let Ok(done) = done {
@@ -135,6 +139,7 @@ impl Witness {
             }
             if Instant::now() >= next_health {
                 next_health = Instant::now() + HEALTH_EVERY;
+                self.connect();
                 self.report_health().await?;
             }
         }
@@ -167,24 +172,29 @@ impl Witness {
     fn configure(&mut self, settings: Configure) {
         self.budget = Budget::new(settings.max_qps, self.now_ms());
         self.settings = settings;
+        self.system = SystemResolvers::new();
+        self.upstreams = None;
         self.connect();
     }
 
-    /// Builds the resolvers; without any, every question fails until the next attempt.
+    /// Takes over resolvers that are new: those configured, or the system's as they are now. Without
+    /// any, every question fails until the next attempt.
     fn connect(&mut self) {
-        let servers: Vec<SocketAddr> = self
-            .settings
-            .upstreams
-            .iter()
-            .filter_map(|text| text.parse().ok())
-            .collect();
-        self.upstreams = match Upstreams::new(&servers, self.settings.ipv6) {
-            Ok(upstreams) => Some(upstreams),
-            Err(error) => {
-                tracing::warn!(%error, "no resolver to ask");
-                None
-            }
+        let configured = self.settings.upstreams.iter();
+        let configured: Vec<SocketAddr> = configured.filter_map(|text| text.parse().ok()).collect();
+        let servers = if self.settings.upstreams.is_empty() {
+            self.system.changed()
+        } else {
+            self.upstreams.is_none().then_some(configured)
         };
+        let Some(servers) = servers else { return };
+        match Upstreams::new(&servers, self.settings.ipv6) {
+            Ok(upstreams) => {
+                tracing::info!(?servers, "resolvers");
+                self.upstreams = Some(upstreams);
+            }
+            Err(error) => tracing::warn!(%error, "no resolver to ask"),
+        }
     }
 
     async fn look_up(&mut self, lookup: Lookup) -> Result<(), ChildError> {
@@ -203,7 +213,9 @@ impl Witness {
         }
         if samples_affordable == 0 {
             self.health.over_budget = self.health.over_budget.saturating_add(1);
-            return self.fail(lookup.name, AnswerOutcome::OverBudget).await;
+            return self
+                .fail(lookup.name, true, AnswerOutcome::OverBudget)
+                .await;
         }
         let budget = Duration::from_millis(u64::from(lookup.budget_ms)).max(LOOKUP_MIN);
         self.start(lookup.name, samples_affordable, true, budget)
@@ -233,21 +245,22 @@ impl Witness {
         self.health.asked = self.health.asked.saturating_add(1);
         let name = sample.name.clone();
         self.questions.spawn(async move {
-            let mut findings = Vec::new();
+            let mut merge = Merge::default();
+            let mut tally = Tally::default();
             // One after the other: equal questions that overlap are sent once.
-            for _ in 0..count {
-                let wire_name = wire_name.clone();
-                findings.push(
-                    upstreams
-                        .ask(wire_name, record_type, 0, SAMPLE_PATIENCE)
-                        .await,
-                );
+            for turn in 0..count {
+                let finding = upstreams
+                    .ask(&wire_name, record_type, turn, SAMPLE_PATIENCE)
+                    .await;
+                tally.count(&finding);
+                merge.add(finding);
             }
             Done {
                 name,
-                finding: merge(&findings),
+                finding: merge.take(),
                 asked: false,
                 sampled: true,
+                tally,
             }
         });
     }
@@ -285,10 +298,10 @@ impl Witness {
             self.connect();
         }
         let Some(upstreams) = self.upstreams.clone() else {
-            return self.failed_start(name, asked).await;
+            return self.fail(name, asked, AnswerOutcome::ServerFailure).await;
         };
         let Ok(mut wire_name) = Name::from_ascii(&name) else {
-            return self.failed_start(name, asked).await;
+            return self.fail(name, asked, AnswerOutcome::ServerFailure).await;
         };
         wire_name.set_fqdn(true);
         self.health.asked = self.health.asked.saturating_add(1);
@@ -301,43 +314,36 @@ impl Witness {
                 asked,
                 budget,
             },
+            self.parts.0.clone(),
         ));
         Ok(())
     }
 
-    async fn failed_start(&mut self, name: String, asked: bool) -> Result<(), ChildError> {
-        if asked {
-            return self.fail(name, AnswerOutcome::ServerFailure).await;
-        }
-        let finding = Finding {
-            outcome: AnswerOutcome::ServerFailure,
-            addresses: Vec::new(),
-            ttl_s: 1,
-            chain: Vec::new(),
-        };
+    /// Ends a question that could not be sent.
+    async fn fail(
+        &mut self,
+        name: String,
+        asked: bool,
+        outcome: AnswerOutcome,
+    ) -> Result<(), ChildError> {
         self.answer(Done {
             name,
-            finding,
+            finding: Finding::failed(outcome),
             asked,
             sampled: false,
+            tally: Tally::default(),
         })
         .await
     }
 
-    async fn fail(&mut self, name: String, outcome: AnswerOutcome) -> Result<(), ChildError> {
-        let finding = Finding {
-            outcome,
-            addresses: Vec::new(),
-            ttl_s: 1,
-            chain: Vec::new(),
+    async fn tell(&mut self, part: Part) -> Result<(), ChildError> {
+        self.note_dropped(&part.finding);
+        let answer = message(part.name, part.finding, true);
+        let answer = AnswerV1 {
+            more: true,
+            ..answer
         };
-        self.answer(Done {
-            name,
-            finding,
-            asked: true,
-            sampled: false,
-        })
-        .await
+        self.send(&FromWitness::Answer(answer)).await
     }
 
     async fn answer(&mut self, done: Done) -> Result<(), ChildError> {
@@ -346,12 +352,18 @@ impl Witness {
             finding,
             asked,
             sampled,
+            tally,
         } = done;
         let answered = matches!(
             finding.outcome,
             AnswerOutcome::Resolved | AnswerOutcome::NoAddress | AnswerOutcome::NoSuchName
         );
-        self.health.answered = self.health.answered.saturating_add(u64::from(answered));
+        let health = &mut self.health;
+        health.answered = health.answered.saturating_add(u64::from(answered));
+        health.timed_out = health.timed_out.saturating_add(tally.timed_out);
+        health.failed = health.failed.saturating_add(tally.failed);
+        health.failed_over = health.failed_over.saturating_add(tally.failed_over);
+        self.note_dropped(&finding);
         if asked {
             self.asked.remove(&name);
         }
@@ -360,19 +372,18 @@ impl Witness {
             self.schedule
                 .answered(&name, resolved, finding.ttl_s, self.now_ms());
         }
-        let answer = AnswerV1 {
-            name,
-            outcome: finding.outcome,
-            addresses: finding.addresses,
-            ttl_s: finding.ttl_s,
-            asked,
-            chain: finding.chain,
-        };
-        self.send(&FromWitness::Answer(answer)).await
+        self.send(&FromWitness::Answer(message(name, finding, asked)))
+            .await
+    }
+
+    fn note_dropped(&mut self, finding: &Finding) {
+        let health = &mut self.health;
+        health.addresses_dropped = health.addresses_dropped.saturating_add(finding.dropped);
     }
 
     async fn report_health(&mut self) -> Result<(), ChildError> {
         self.health.watched = u64::try_from(self.schedule.len()).unwrap_or(u64::MAX);
+        self.health.suspended = self.upstreams.as_ref().map_or(0, Upstreams::suspended);
         if self.health == self.reported {
             return Ok(());
         }
@@ -405,71 +416,17 @@ impl Witness {
     }
 }
 
-struct Question {
-    name: String,
-    wire_name: Name,
-    samples: usize,
-    asked: bool,
-    budget: Duration,
-}
-
-/// Asks for every record type of a name, each sample side by side.
-///
-/// The answer goes out when the address records are in and HTTPS had [`HINT_GRACE`] more, so
-/// that a resolver that ignores HTTPS questions delays nobody.
-async fn look_up(upstreams: Upstreams, question: Question) -> Done {
-    let Question {
+/// A finding in the words of the daemon.
+fn message(name: String, finding: Finding, asked: bool) -> AnswerV1 {
+    AnswerV1 {
         name,
-        wire_name,
-        samples,
+        outcome: finding.outcome,
+        addresses: finding.addresses,
+        ttl_s: finding.ttl_s,
         asked,
-        budget,
-    } = question;
-    let patience = budget.mul_f32(0.4);
-    let mut pending = JoinSet::new();
-    for &record_type in upstreams.record_types() {
-        // Hints do not rotate: one sample is enough.
-        let samples = if record_type == RecordType::HTTPS {
-            1
-        } else {
-            samples
-        };
-        for sample in 0..samples {
-            let (upstreams, wire_name) = (upstreams.clone(), wire_name.clone());
-            pending.spawn(async move {
-                let finding = upstreams
-                    .ask(wire_name, record_type, sample, patience)
-                    .await;
-                (record_type, finding)
-            });
-        }
-    }
-    let mut findings = Vec::new();
-    let mut deadline = Instant::now() + budget.mul_f32(0.85);
-    let mut addresses_pending = pending.len().saturating_sub(1);
-    loop {
-        tokio::select! {
-            next = pending.join_next() => {
-                let Some(joined) = next else { break };
-                let Ok((record_type, finding)) = joined else { continue };
-                if record_type != RecordType::HTTPS {
-                    addresses_pending = addresses_pending.saturating_sub(1);
-                    findings.push(finding);
-                } else if finding.outcome == AnswerOutcome::Resolved {
-                    findings.push(finding);
-                }
-                if addresses_pending == 0 {
-                    deadline = deadline.min(Instant::now() + HINT_GRACE);
-                }
-            }
-            () = sleep_until(deadline) => break,
-        }
-    }
-    Done {
-        name,
-        finding: merge(&findings),
-        asked,
-        sampled: false,
+        chain: finding.chain,
+        sources: finding.sources,
+        more: false,
     }
 }
 
@@ -481,5 +438,5 @@ const BUDGET_WAIT_MS: u64 = 50;
 const LOOKUP_MIN: Duration = Duration::from_millis(100);
 const SAMPLE_PATIENCE: Duration = Duration::from_millis(500);
 const REFRESH_BUDGET: Duration = Duration::from_secs(4);
-/// How much longer than the addresses an HTTPS record may take.
-const HINT_GRACE: Duration = Duration::from_millis(100);
+/// Answers that may wait to be told to the daemon.
+const PARTS_MAX: usize = 256;

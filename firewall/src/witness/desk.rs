@@ -211,11 +211,18 @@ impl Desk {
             self.writer.fail(&name);
             Answer::Failed
         };
+        if answer.more {
+            // A packet to one of these addresses need not wait for the rest.
+            return self.tell_waiting(&name, Answer::Partial, actions);
+        }
         if let Some(priming) = &mut self.priming {
             priming.names.remove(&name);
         }
-        if answer.asked || outcome == Answer::Resolved {
+        if answer.asked {
             self.finish(&name, outcome, now_ms, actions);
+        } else if outcome == Answer::Resolved {
+            // A refresh may bring what somebody waits for, and is not the look-up they wait for.
+            self.tell_waiting(&name, Answer::Partial, actions);
         }
         self.check_priming(now_ms, actions);
     }
@@ -258,6 +265,18 @@ impl Desk {
             self.recent.insert(name.clone(), (now_ms, answer));
         }
         for queue in waiting.queues {
+            actions.push(Action::Answer {
+                queue,
+                name: name.clone(),
+                answer,
+            });
+        }
+    }
+
+    /// Tells everyone who waits for `name`, and goes on waiting.
+    fn tell_waiting(&self, name: &Name, answer: Answer, actions: &mut Vec<Action>) {
+        let queues = self.waiting.get(name).map(|waiting| &waiting.queues);
+        for &queue in queues.into_iter().flatten() {
             actions.push(Action::Answer {
                 queue,
                 name: name.clone(),

@@ -46,6 +46,24 @@ fn no_packet_to_an_unnamed_address_for_exact_rules() {
 }
 
 #[test]
+fn first_answer_with_the_address_opens_and_no_answer_before_the_last_shuts() {
+    let mut world = World::new(ordinary());
+    let conn = Conn::new("10.0.0.1:40001", "203.0.113.99:443");
+    let syn = conn.syn(&mut world);
+    let other = Conn::new("10.0.0.1:40002", "203.0.113.98:443").syn(&mut world);
+    world.answer("www.example.com", Answer::Failed);
+    world.answer("api.example.com", Answer::Partial);
+    assert_eq!(world.verdict(syn), None, "not this address yet");
+    world.bind("api.example.com", "203.0.113.99");
+    world.answer("api.example.com", Answer::Partial);
+    assert_eq!(world.verdict(syn), Some(Verdict::Pass));
+    assert_eq!(world.verdict(other), None, "the look-up goes on");
+    world.answer("api.example.com", Answer::Resolved);
+    assert_eq!(world.verdict(other), Some(Verdict::Drop));
+    assert_eq!(world.refusal(), Some(Reason::AddressNotOfName));
+}
+
+#[test]
 fn names_without_an_address_are_unresolvable() {
     let mut world = World::new(ordinary());
     let conn = Conn::new("10.0.0.1:40001", "203.0.113.99:443");

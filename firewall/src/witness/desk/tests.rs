@@ -53,6 +53,7 @@ fn resolved(name: &str, asked: bool) -> AnswerV1 {
         address: IpAddr::from([8, 8, 8, 8]),
         ttl_s: 60,
         hint: false,
+        source: 0,
     };
     AnswerV1 {
         name: name.to_owned(),
@@ -61,6 +62,8 @@ fn resolved(name: &str, asked: bool) -> AnswerV1 {
         ttl_s: 60,
         asked,
         chain: Vec::new(),
+        sources: Vec::new(),
+        more: false,
     }
 }
 
@@ -92,6 +95,22 @@ fn unlisted_name_never_reaches_the_witness() {
         (lookups(&actions), answers(&actions)),
         (0, vec![Answer::Failed])
     );
+}
+
+#[test]
+fn part_of_an_answer_is_told_at_once_and_ends_no_look_up() {
+    let mut desk = desk();
+    adopt(&mut desk, "postern:tls:api.example.org", 1);
+    ask(&mut desk, "api.example.org", 1, NOW);
+    let refresh = answered(&mut desk, &resolved("api.example.org", false));
+    assert_eq!(answers(&refresh), [Answer::Partial]);
+    let part = AnswerV1 {
+        more: true,
+        ..resolved("api.example.org", true)
+    };
+    assert_eq!(answers(&answered(&mut desk, &part)), [Answer::Partial]);
+    let last = answered(&mut desk, &resolved("api.example.org", true));
+    assert_eq!(answers(&last), [Answer::Resolved]);
 }
 
 #[test]
