@@ -18,6 +18,7 @@ pub mod netns;
 pub mod packet;
 pub mod peer;
 pub mod prerequisites;
+pub mod race;
 pub mod raw;
 pub mod suite;
 pub mod topology;

@@ -62,17 +62,46 @@ pub const TOOLS: [Tool; 11] = [
     },
 ];
 
+/// The peers of `cargo race`; of nginx the module that reads server names has a package of its own.
+pub const PEERS: [Tool; 4] = [
+    Tool {
+        program: "haproxy",
+        package: "haproxy",
+    },
+    Tool {
+        program: "nginx",
+        package: "libnginx-mod-stream",
+    },
+    Tool {
+        program: "squid",
+        package: "squid-openssl",
+    },
+    Tool {
+        program: "taskset",
+        package: "util-linux",
+    },
+];
+
 /// The tools that are not there.
 pub fn missing() -> Vec<Tool> {
-    TOOLS
-        .into_iter()
+    missing_of(&TOOLS)
+}
+
+fn missing_of(tools: &[Tool]) -> Vec<Tool> {
+    tools
+        .iter()
+        .copied()
         .filter(|tool| find(tool.program).is_none())
         .collect()
 }
 
 /// Fails with the line that installs what is missing.
 pub fn check() -> Result<()> {
-    let missing = missing();
+    check_of(&TOOLS)
+}
+
+fn check_of(tools: &[Tool]) -> Result<()> {
+    let missing = missing_of(tools);
     if missing.is_empty() {
         return Ok(());
     }
@@ -86,10 +115,20 @@ pub fn check() -> Result<()> {
 
 /// Installs what is missing when this is root on Debian, else fails as [`check`] does.
 pub fn ensure() -> Result<()> {
-    let missing = missing();
+    ensure_of(&TOOLS)
+}
+
+/// As [`ensure`], with the peers of the race.
+pub fn ensure_race() -> Result<()> {
+    let all: Vec<Tool> = TOOLS.into_iter().chain(PEERS).collect();
+    ensure_of(&all)
+}
+
+fn ensure_of(tools: &[Tool]) -> Result<()> {
+    let missing = missing_of(tools);
     let is_root = nix::unistd::geteuid().is_root();
     if missing.is_empty() || !is_root || find("apt-get").is_none() {
-        return check();
+        return check_of(tools);
     }
     let quiet = QuietServices::new()?;
     apt(&["update", "-qq"])?;
@@ -97,7 +136,7 @@ pub fn ensure() -> Result<()> {
     args.extend(missing.iter().map(|tool| tool.package));
     apt(&args)?;
     drop(quiet);
-    check()
+    check_of(tools)
 }
 
 /// Looks a program up on the path and in the folders of administrators.

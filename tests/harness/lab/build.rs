@@ -14,11 +14,23 @@ pub fn sidecar() -> Result<()> {
     build("cloudsync")
 }
 
+/// Builds packages for release beside the folder of this program's profile.
+pub fn release(packages: &[&str]) -> Result<()> {
+    cargo(packages, true)
+}
+
 fn build(package: &str) -> Result<()> {
+    cargo(&[package], !cfg!(debug_assertions))
+}
+
+fn cargo(packages: &[&str], release: bool) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", package]);
-    if !cfg!(debug_assertions) {
+    command.args(["build", "--quiet"]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    if release {
         command.arg("--release");
     }
     let status = command
@@ -28,7 +40,10 @@ fn build(package: &str) -> Result<()> {
         .status()
         .context("running cargo build")?;
     if !status.success() {
-        bail!("cargo build --package {package}: {status}");
+        bail!(
+            "cargo build --package {}: {status}",
+            packages.join(" --package ")
+        );
     }
     Ok(())
 }

@@ -20,12 +20,22 @@ pub struct Dns {
 impl Dns {
     /// Starts one on port 53 of `address`; `config` is where it keeps its configuration.
     pub fn start(namespace: &Namespace, config: &Path, address: IpAddr) -> Result<Self> {
+        Self::with_zone(namespace, config, address, &zone())
+    }
+
+    /// As [`Dns::start`], for another zone under `example`; it must have `ns.allowed.example`.
+    pub fn with_zone(
+        namespace: &Namespace,
+        config: &Path,
+        address: IpAddr,
+        zone: &str,
+    ) -> Result<Self> {
         let query_log = config.with_extension("queries");
         let text = format!(
             "no-resolv\nno-hosts\nbind-interfaces\nlocal-ttl=5\nport=53\nuser=root\ngroup=root\n\
              pid-file\nlog-queries\nlog-facility={}\nlisten-address={address}\nlocal=/example/\n{}",
             query_log.display(),
-            zone()
+            zone
         );
         std::fs::write(config, text).with_context(|| format!("writing {}", config.display()))?;
         let mut command = namespace.command("dnsmasq");

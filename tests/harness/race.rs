@@ -1,0 +1,75 @@
+//! `cargo race`: Postern, plain kernel NAT and the peers on the same wires, in the same run.
+//!
+//! client —veth— firewall —veth— servers. Between two rounds only the middle changes. Every figure is a ratio to, or a
+//! difference from, plain NAT in the same round: absolute numbers drift with the host and belong in no goal. Rounds are
+//! interleaved, and what is published is the median with the smallest and the largest round.
+
+pub mod cpu;
+pub mod datapath;
+pub mod extra;
+pub mod generator;
+pub mod measure;
+pub mod memory;
+pub mod plot;
+pub mod postern;
+pub mod proxy;
+pub mod results;
+pub mod stage;
+pub mod table;
+
+use anyhow::Result;
+
+use self::datapath::{Datapath, Kind};
+use self::measure::{Effort, Round};
+use self::results::Results;
+use self::stage::Stage;
+
+/// Runs the race between plain NAT and `contestants`; `say` hears one line per step.
+pub fn run(effort: &Effort, contestants: &[Kind], say: &mut dyn FnMut(&str)) -> Result<Results> {
+    let runs = |kind: &Kind| *kind == Kind::Nat || contestants.contains(kind);
+    let stage = Stage::new()?;
+    let mut rounds: Vec<Round> = Vec::new();
+    for number in 1..=effort.rounds {
+        let busy = cpu::idle_machine_load()?;
+        if busy > cpu::DISTURBED {
+            say(&format!(
+                "round {number}: something else uses {:.0} % of this machine; expect wide spreads",
+                busy * 100.0
+            ));
+        }
+        let mut round = Round {
+            disturbed: busy > cpu::DISTURBED,
+            ..Round::default()
+        };
+        for kind in Kind::ALL.into_iter().filter(runs) {
+            let figures = measure::one(&stage, kind, effort)?;
+            say(&format!(
+                "round {number} {:<8} {}",
+                kind.name(),
+                figures.line()
+            ));
+            round.figures.push((kind, figures));
+        }
+        rounds.push(round);
+    }
+    say("memory of flows");
+    let memory = memory::all(&stage, effort, &runs)?;
+    let mut extra = extra::Extra::default();
+    if runs(&Kind::Postern) {
+        say("policy size, and a reload under load");
+        extra = extra::all(&stage, effort, say)?;
+    }
+    Ok(Results::of(rounds, memory, extra))
+}
+
+/// Starts a datapath, calls `work`, stops it.
+pub(crate) fn with<T>(
+    stage: &Stage,
+    kind: Kind,
+    one_core: bool,
+    work: impl FnOnce(&Datapath<'_>) -> Result<T>,
+) -> Result<T> {
+    let datapath = Datapath::start(stage, kind, one_core)?;
+    datapath.warm_up()?;
+    work(&datapath)
+}

@@ -1,0 +1,140 @@
+//! Postern alone: does a large policy cost packets anything, and does putting one in force?
+
+use anyhow::{Context, Result};
+
+use super::cpu::Reading;
+use super::generator::{self, Hello, Report};
+use super::measure::Effort;
+use super::memory::resident;
+use super::postern::Postern;
+use super::stage::{Layout, NAMES, Stage, pin};
+
+/// One size of policy.
+#[derive(Debug, Clone, Copy)]
+pub struct Sized {
+    /// Exact names.
+    pub names: u32,
+    /// Clients.
+    pub clients: u32,
+    /// Microseconds of the firewall's processor per connection.
+    pub cpu_per_connection: f64,
+    /// Median latency at 500 connections a second, in microseconds.
+    pub p50_us: f64,
+    /// Resident memory of daemon and witness, in bytes.
+    pub resident: u64,
+    /// Failed exchanges.
+    pub errors: u64,
+}
+
+/// All of it.
+#[derive(Debug, Clone, Default)]
+pub struct Extra {
+    /// From small to large.
+    pub sizes: Vec<Sized>,
+    /// 500 connections a second while nothing changes, and while a policy of the same size is adopted.
+    pub reload: Option<(Report, Report)>,
+}
+
+/// Measures it.
+pub fn all(stage: &Stage, effort: &Effort, say: &mut dyn FnMut(&str)) -> Result<Extra> {
+    let mut extra = Extra::default();
+    // The load uses the first thousand names, so a thousand is the smallest policy that allows it all.
+    let sizes = [
+        (NAMES, 0),
+        (effort.names, 0),
+        (NAMES, effort.clients),
+        (effort.names, effort.clients),
+    ];
+    for (names, clients) in sizes {
+        let sized = size(stage, names, clients, effort.seconds)?;
+        say(&format!(
+            "{names} names, {clients} more clients: {:.1} us CPU/conn, p50 {:.0} us, {:.0} MB, {} errors",
+            sized.cpu_per_connection,
+            sized.p50_us,
+            sized.resident as f64 / 1e6,
+            sized.errors
+        ));
+        extra.sizes.push(sized);
+    }
+    extra.reload = Some(reload(stage, effort)?);
+    Ok(extra)
+}
+
+fn size(stage: &Stage, names: u32, clients: u32, seconds: f64) -> Result<Sized> {
+    let postern = start(stage, names, clients, true)?;
+    let before = Reading::of("cpu1")?;
+    let saturated = generator::run(
+        stage,
+        Layout::Split,
+        Hello::Usual,
+        seconds,
+        &["saturate", "--warm-up", "0"],
+    )?;
+    let busy = before.busy_since("cpu1")?;
+    let paced = generator::run(stage, Layout::Split, Hello::Usual, seconds, &["paced"])?;
+    let resident = resident(&postern.pids())?;
+    drop(postern);
+    stage.clear()?;
+    Ok(Sized {
+        names,
+        clients,
+        cpu_per_connection: busy.as_secs_f64() * 1e6 / saturated.connections.max(1) as f64,
+        p50_us: paced.p50_us,
+        resident,
+        errors: saturated.errors + paced.errors,
+    })
+}
+
+/// The same load twice, and in the second half of the second run a new policy of full size comes in.
+fn reload(stage: &Stage, effort: &Effort) -> Result<(Report, Report)> {
+    let seconds = effort.seconds.max(2.0);
+    let postern = start(stage, effort.names, effort.clients, false)?;
+    let run = || generator::run(stage, Layout::Shared, Hello::Usual, seconds, &["paced"]);
+    let calm = run()?;
+    // One client more: everything is read, compiled and swapped, and no flow is touched.
+    let text = Stage::inventory(effort.names, effort.clients + 1);
+    let fresh = stage.file("inventory.new");
+    std::fs::write(&fresh, text).context("writing the inventory")?;
+    let changed = std::thread::scope(|scope| {
+        let loaded = scope.spawn(run);
+        std::thread::sleep(std::time::Duration::from_secs_f64(seconds / 4.0));
+        let renamed = std::fs::rename(&fresh, stage.file("inventory.toml"));
+        let report = loaded
+            .join()
+            .map_err(|_| anyhow::anyhow!("the load panicked"))??;
+        renamed.context("putting the inventory in place")?;
+        Ok::<_, anyhow::Error>(report)
+    })?;
+    drop(postern);
+    stage.clear()?;
+    Ok((calm, changed))
+}
+
+fn start(stage: &Stage, names: u32, clients: u32, one_core: bool) -> Result<Postern> {
+    stage.clear()?;
+    let layout = if one_core {
+        Layout::Split
+    } else {
+        Layout::Shared
+    };
+    stage.arrange(layout)?;
+    let postern = Postern::start(stage, &Stage::inventory(names, clients), one_core)?;
+    if one_core {
+        for pid in postern.pids() {
+            pin(pid, "1")?;
+        }
+    }
+    for _ in 0..40 {
+        let report = generator::run(
+            stage,
+            layout,
+            Hello::Usual,
+            0.4,
+            &["paced", "--per-second", "250"],
+        )?;
+        if report.errors == 0 && report.connections > 0 {
+            return Ok(postern);
+        }
+    }
+    anyhow::bail!("with {names} names and {clients} more clients connections still fail")
+}

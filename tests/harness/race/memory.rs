@@ -1,0 +1,97 @@
+//! What a flow costs while nothing happens on it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::datapath::Kind;
+use super::generator::Held;
+use super::measure::Effort;
+use super::stage::Stage;
+
+/// Bytes per flow of one datapath.
+#[derive(Debug, Clone, Copy)]
+pub struct Weight {
+    /// Which.
+    pub kind: Kind,
+    /// Resident memory of all of its processes before any flow, in bytes.
+    pub base: u64,
+    /// User memory per idle flow whose exchange is done, in bytes.
+    pub idle_user: f64,
+    /// Kernel slab per such flow, whole machine, in bytes.
+    pub idle_kernel: f64,
+    /// User memory per flow that has sent half a hello, in bytes; Postern only.
+    pub undecided_user: Option<f64>,
+}
+
+/// Weighs those that run.
+pub fn all(stage: &Stage, effort: &Effort, runs: &dyn Fn(&Kind) -> bool) -> Result<Vec<Weight>> {
+    Kind::ALL
+        .into_iter()
+        .filter(runs)
+        .map(|kind| weigh(stage, kind, effort.held))
+        .collect()
+}
+
+fn weigh(stage: &Stage, kind: Kind, flows: usize) -> Result<Weight> {
+    super::with(stage, kind, false, |datapath| {
+        let settle = || std::thread::sleep(Duration::from_millis(700));
+        // Once for nothing: pools and tables that grow once are not what a flow costs.
+        drop(Held::open(stage, flows, false)?);
+        settle();
+        let (base, slab) = (resident(&datapath.pids())?, slab()?);
+        let held = Held::open(stage, flows, false)?;
+        settle();
+        let idle_user = resident(&datapath.pids())?.saturating_sub(base) as f64 / flows as f64;
+        let idle_kernel = self::slab()?.saturating_sub(slab) as f64 / flows as f64;
+        drop(held);
+        settle();
+        let undecided_user = match kind {
+            Kind::Postern => {
+                let few = flows.min(2_000);
+                let before = resident(&datapath.pids())?;
+                let held = Held::open(stage, few, true)?;
+                let after = resident(&datapath.pids())?;
+                drop(held);
+                Some(after.saturating_sub(before) as f64 / few as f64)
+            }
+            Kind::Nat | Kind::Haproxy | Kind::Nginx | Kind::Squid => None,
+        };
+        Ok(Weight {
+            kind,
+            base,
+            idle_user,
+            idle_kernel,
+            undecided_user,
+        })
+    })
+}
+
+/// Resident bytes of some processes together.
+pub fn resident(pids: &[u32]) -> Result<u64> {
+    let mut pages = 0;
+    for pid in pids {
+        let path = format!("/proc/{pid}/statm");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        pages += text
+            .split_whitespace()
+            .nth(1)
+            .context("a resident size")?
+            .parse::<u64>()?;
+    }
+    Ok(pages * 4096)
+}
+
+fn slab() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Slab:"))
+        .context("Slab")?;
+    let kilobytes: u64 = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .context("Slab")?;
+    Ok(kilobytes * 1024)
+}

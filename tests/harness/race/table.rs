@@ -1,0 +1,116 @@
+//! The table the README shows.
+
+use super::datapath::Kind;
+use super::measure::Figures;
+use super::results::{Metric, RATIOS, Results, Spread};
+
+/// Contestants in columns, in this order.
+const COLUMNS: [Kind; 4] = [Kind::Postern, Kind::Haproxy, Kind::Nginx, Kind::Squid];
+
+/// Markdown: ratios to plain NAT, then what has no ratio.
+pub fn markdown(results: &Results) -> String {
+    let mut text = String::from(
+        "| ratio to plain NAT, same round | Postern | HAProxy | nginx | Squid |\n|---|---|---|---|---|\n",
+    );
+    for metric in RATIOS.iter().filter(|metric| metric.key != "errors") {
+        row(&mut text, metric.title, |kind| {
+            ratio(results.ratio(kind, metric.value))
+        });
+    }
+    let added = [
+        Metric {
+            key: "",
+            title: "added latency at 500/s, p50, µs",
+            value: |f| f.paced.p50_us,
+        },
+        Metric {
+            key: "",
+            title: "added latency at 500/s, p99, µs",
+            value: |f| f.paced.p99_us,
+        },
+    ];
+    for metric in added {
+        row(&mut text, metric.title, |kind| {
+            whole(results.added(kind, metric.value))
+        });
+    }
+    row(&mut text, "refusal, hello to close, p50, µs", |kind| {
+        whole(results.absolute(kind, |f| f.refused.p50_us))
+    });
+    row(&mut text, "refusal, hello to close, p99, µs", |kind| {
+        whole(results.absolute(kind, |f| f.refused.p99_us))
+    });
+    row(&mut text, "user memory per idle flow, bytes", |kind| {
+        let weight = results.memory.iter().find(|weight| weight.kind == kind);
+        weight.map_or_else(|| "–".into(), |weight| format!("{:.0}", weight.idle_user))
+    });
+    row(&mut text, "failed exchanges", |kind| {
+        let failed: u64 = results
+            .rounds
+            .iter()
+            .filter_map(|r| r.of(kind))
+            .map(Figures::errors)
+            .sum();
+        failed.to_string()
+    });
+    postern_alone(&mut text, results);
+    text
+}
+
+fn postern_alone(text: &mut String, results: &Results) {
+    let weight = results
+        .memory
+        .iter()
+        .find(|weight| weight.kind == Kind::Postern);
+    let undecided = weight.and_then(|weight| weight.undecided_user);
+    if let (Some(weight), Some(undecided)) = (weight, undecided) {
+        text.push_str(&format!("\nPostern with its witness takes {:.0} MB before the first flow, and {undecided:.0} bytes more for a flow that has sent half a hello.\n",
+            weight.base as f64 / 1e6
+        ));
+    }
+    if !results.extra.sizes.is_empty() {
+        text.push_str("\n| policy | firewall CPU per connection, µs | p50 at 500/s, µs | memory, MB |\n|---|---|---|---|\n");
+    }
+    for size in &results.extra.sizes {
+        text.push_str(&format!(
+            "| {} names, {} clients | {:.1} | {:.0} | {:.0} |\n",
+            size.names,
+            size.clients + 16,
+            size.cpu_per_connection,
+            size.p50_us,
+            size.resident as f64 / 1e6
+        ));
+    }
+    if let Some((calm, changed)) = results.extra.reload {
+        text.push_str(&format!("\nA new policy of the largest size adopted under 500 connections/s: p50 {:.0} → {:.0} µs, p99 {:.0} → {:.0} µs, \
+             longest {:.1} → {:.1} ms, failed {} → {}.\n",
+            calm.p50_us,
+            changed.p50_us,
+            calm.p99_us,
+            changed.p99_us,
+            calm.max_us / 1e3,
+            changed.max_us / 1e3,
+            calm.errors,
+            changed.errors
+        ));
+    }
+}
+
+fn row(text: &mut String, title: &str, cell: impl Fn(Kind) -> String) {
+    let cells: Vec<String> = COLUMNS.into_iter().map(cell).collect();
+    text.push_str(&format!("| {title} | {} |\n", cells.join(" | ")));
+}
+
+fn ratio(spread: Option<Spread>) -> String {
+    spread.map_or_else(
+        || "–".into(),
+        |s| format!("{:.2} ({:.2}–{:.2})", s.median, s.min, s.max),
+    )
+}
+
+fn whole(spread: Option<Spread>) -> String {
+    spread.map_or_else(
+        || "–".into(),
+        |s| format!("{:.0} ({:.0}–{:.0})", s.median, s.min, s.max),
+    )
+}
