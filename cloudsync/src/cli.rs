@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
-use crate::{once, run};
+use crate::{configure, documentation, once, run};
 
 /// Reads policy from security groups or firewall rules, publishes it to postern, ships its logs.
 #[derive(Debug, Parser)]
@@ -38,6 +38,14 @@ enum Command {
         such as AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL, or from the configuration."
     )]
     Once(once::Options),
+    /// Write configuration files from the instance's user data, at boot.
+    ///
+    /// Finds out which cloud this is, waits for its metadata service, and checks everything before it writes.
+    #[command(after_help = "Example: postern-cloudsync configure --out /run/postern-configure")]
+    Configure(configure::Options),
+    /// Write manual pages and shell completions.
+    #[command(hide = true)]
+    Documentation(documentation::Options),
 }
 
 /// Runs what was asked for.
@@ -52,5 +60,13 @@ pub(crate) async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Once(options) => once::once(options).await,
+        Command::Configure(options) => {
+            configure::configure(&options)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Documentation(options) => {
+            documentation::documentation(&options)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }

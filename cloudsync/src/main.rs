@@ -13,6 +13,8 @@ mod aws;
 mod cli;
 mod cloud;
 mod config;
+mod configure;
+mod documentation;
 mod file;
 mod link;
 mod once;

@@ -57,6 +57,9 @@ enum Command {
     /// Resolves names on behalf of the daemon, which starts it
     #[command(hide = true)]
     Witness,
+    /// Writes manual pages and shell completions
+    #[command(hide = true)]
+    Documentation(DocumentationArgs),
 }
 
 /// Arguments of `postern run`.
@@ -213,6 +216,14 @@ pub struct ReviewArgs {
     pub logs: Vec<PathBuf>,
 }
 
+/// Arguments of `postern documentation`.
+#[derive(Debug, Args)]
+pub struct DocumentationArgs {
+    /// The folder that gets `man` and `completions`
+    #[arg(long, value_name = "FOLDER")]
+    pub out: PathBuf,
+}
+
 /// Why a command failed, and with which exit code.
 #[derive(Debug)]
 pub struct Failure {
@@ -258,6 +269,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Flows(args) => command::flows::run(&args),
         Command::Learn(args) => command::learn::run(&args),
         Command::Review(args) => command::review::run(&args),
+        Command::Documentation(args) => command::documentation::run(&args),
         Command::Witness => crate::witness::run_child()
             .map(|()| Finding::None)
             .map_err(Failure::machine),

@@ -1,5 +1,6 @@
 //! The commands beside the daemon itself, one module each.
 
+pub(crate) mod documentation;
 pub(crate) mod explain;
 pub(crate) mod flows;
 pub(crate) mod learn;
