@@ -32,7 +32,7 @@ use crate::control::{self, ControlError, Shared};
 use crate::flowlog::{self, FlowLog, LogSettings, LogThread};
 use crate::flows::{self, FlowSettings, FlowThread, FlowsError};
 use crate::health::{self, Page};
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::{Guard, Kernel, KernelError};
 use crate::lockdown;
 use crate::nfqueue;
 use crate::policy_store::{OpenStoreError, PolicyStore};
@@ -169,6 +169,9 @@ struct Threads {
     surroundings: Surroundings,
     queues: Vec<QueueHandle>,
     unknown: mpsc::Receiver<std::net::IpAddr>,
+    guard: Guard,
+    /// Why the ruleset cannot be held any longer; said once.
+    lost_kernel: mpsc::Receiver<KernelError>,
     witness: WitnessThread,
     flows: FlowThread,
     log: LogThread,
@@ -181,11 +184,7 @@ impl Threads {
         let (store, found) = PolicyStore::open(&config.state_dir)?;
         let (log, log_thread) = start_log(config)?;
         let tally = Arc::new(Tally::default());
-        let settings = FlowSettings {
-            log: log.clone(),
-            tally: Arc::clone(&tally),
-        };
-        let (flow_events, flow_thread) = flows::start(settings)?;
+        let (flow_events, flow_thread) = start_flows(&log, &tally)?;
         let bound = (0..config.queues)
             .map(|number| queue::bind(usize::from(number), number))
             .collect::<Result<Vec<_>, _>>()?;
@@ -213,6 +212,7 @@ impl Threads {
             tally: Arc::clone(&tally),
             clock,
         };
+        let (guard, lost_kernel) = start_guard(&kernel)?;
         let parts = Parts {
             queues: Vec::new(),
             kernel,
@@ -233,11 +233,33 @@ impl Threads {
             surroundings,
             queues: Vec::new(),
             unknown: unknown_receiver,
+            guard,
+            lost_kernel,
             witness: witness_thread,
             flows: flow_thread,
             log: log_thread,
         })
     }
+}
+
+fn start_guard(kernel: &Arc<Kernel>) -> Result<(Guard, mpsc::Receiver<KernelError>), DaemonError> {
+    let (lost, lost_kernel) = mpsc::channel(1);
+    let guard = Guard::start(Arc::clone(kernel), move |error| {
+        // The receiver is gone only when the daemon ends anyway.
+        drop(lost.try_send(error));
+    })?;
+    Ok((guard, lost_kernel))
+}
+
+fn start_flows(
+    log: &FlowLog,
+    tally: &Arc<Tally>,
+) -> Result<(crate::wake::Sender<flows::FlowEvent>, FlowThread), DaemonError> {
+    let settings = FlowSettings {
+        log: log.clone(),
+        tally: Arc::clone(tally),
+    };
+    Ok(flows::start(settings)?)
 }
 
 fn start_witness(
@@ -302,6 +324,7 @@ impl Threads {
     }
 
     fn stop(mut self) {
+        self.guard.stop();
         for queue in &mut self.queues {
             queue.stop();
         }
@@ -394,7 +417,6 @@ async fn watch_over(appliance: &Shared, threads: &mut Threads) -> Result<(), Dae
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
     let mut second = tokio::time::interval(Duration::from_secs(1));
-    let mut verify = tokio::time::interval(VERIFY_EVERY);
     let mut scope = tokio::time::interval(SCOPE_EVERY);
     let mut hour = tokio::time::interval(Duration::from_secs(3_600));
     hour.tick().await;
@@ -404,7 +426,7 @@ async fn watch_over(appliance: &Shared, threads: &mut Threads) -> Result<(), Dae
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = second.tick() => check_queues(appliance, threads)?,
-            _ = verify.tick() => hold_kernel(appliance).await?,
+            Some(error) = threads.lost_kernel.recv() => return Err(error.into()),
             _ = scope.tick() => appliance.borrow().refresh_scope(),
             _ = hour.tick() => appliance.borrow().log_status(),
             Some(address) = threads.unknown.recv() => {
@@ -436,21 +458,11 @@ fn check_queues(appliance: &Shared, threads: &Threads) -> Result<(), DaemonError
     Ok(())
 }
 
-/// Verifies and repairs the ruleset beside the control thread, whose tasks go on meanwhile.
-async fn hold_kernel(appliance: &Shared) -> Result<(), DaemonError> {
-    let kernel = Arc::clone(&appliance.borrow().parts().kernel);
-    match tokio::task::spawn_blocking(move || kernel.hold()).await {
-        Ok(held) => Ok(held?),
-        Err(error) => Err(DaemonError::Runtime(error.into())),
-    }
-}
-
 /// Events that a slow listener may be behind.
 const EVENTS_MAX: usize = 256;
 /// Reports of unknown clients that may wait; the engine makes ten a second at most.
 const UNKNOWN_MAX: usize = 64;
 /// Set-group-id, so that every segment belongs to the folder's group.
 const SPOOL_FOLDER_MODE: u32 = 0o2750;
-const VERIFY_EVERY: Duration = Duration::from_secs(5);
 /// How often our own addresses are looked at.
 const SCOPE_EVERY: Duration = Duration::from_secs(30);

@@ -4,6 +4,7 @@
 //! moment at which the kernel forwards and nobody judges.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ipc::control;
 use ipnet::IpNet;
@@ -11,10 +12,16 @@ use nix::unistd::{User, geteuid};
 use thiserror::Error;
 
 use crate::config::{Config, Ipv6Egress};
+use crate::latch::Latch;
 use crate::netfilter::{self, NetfilterError};
+use crate::netlink::NetlinkError;
 use crate::probe::{self, Incapable};
 use crate::ruleset::{self, Layout, QueueForm, Ruleset, Services, Users};
 use crate::sysctl::{Finding, Outcome, SysctlOptions, Sysctls};
+
+mod watch;
+
+pub use watch::{Editor, Guard};
 
 /// The ruleset in force, and the parameters it rests on.
 #[derive(Debug)]
@@ -23,6 +30,11 @@ pub struct Kernel {
     form: QueueForm,
     sysctls: SysctlOptions,
     served: Mutex<Vec<IpNet>>,
+    /// Closes what a ruleset that is gone would leave open; kept for its life only.
+    latch: Option<Latch>,
+    ours: AtomicBool,
+    verified: AtomicU64,
+    repaired: AtomicU64,
 }
 
 /// What the kernel cannot do, or will not let us.
@@ -34,6 +46,12 @@ pub enum KernelError {
     /// The ruleset is not in force.
     #[error(transparent)]
     Netfilter(#[from] NetfilterError),
+    /// Changes of the ruleset cannot be heard of.
+    #[error("watching the ruleset")]
+    Watch(#[source] NetlinkError),
+    /// There is no thread or descriptor to be had.
+    #[error("starting the ruleset's guard")]
+    Thread(#[source] std::io::Error),
     /// Parameters do not have their values.
     #[error("kernel parameters: {0}")]
     Sysctl(String),
@@ -51,6 +69,13 @@ impl Kernel {
             ..layout(config)
         });
         netfilter::install(&ruleset)?;
+        let latch = Latch::engage().inspect_err(|error| {
+            let error = crate::cli::chain(error);
+            tracing::warn!(
+                error,
+                "no latch: a foreign flush of the ruleset opens until it is repaired"
+            );
+        });
         let sysctls = SysctlOptions {
             ipv6: config.ipv6_egress != Ipv6Egress::Off,
             ..SysctlOptions::default()
@@ -60,6 +85,10 @@ impl Kernel {
             form,
             sysctls,
             served: Mutex::new(Vec::new()),
+            latch: latch.ok(),
+            ours: AtomicBool::new(true),
+            verified: AtomicU64::new(1),
+            repaired: AtomicU64::new(0),
         };
         for finding in this.assert_sysctls()? {
             tracing::info!("{finding}");
@@ -76,16 +105,46 @@ impl Kernel {
         }
     }
 
-    /// Compares the kernel with what was put there and repairs what differs.
+    /// Whether the ruleset was ours when it was last looked at.
+    pub fn is_ours(&self) -> bool {
+        self.ours.load(Ordering::Relaxed)
+    }
+
+    /// Whether a foreign flush of the ruleset leaves nothing open.
+    pub const fn is_latched(&self) -> bool {
+        self.latch.is_some()
+    }
+
+    /// How often the ruleset was read back, and how often it was not as it had been put there.
+    pub fn checks(&self) -> (u64, u64) {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (of(&self.verified), of(&self.repaired))
+    }
+
+    /// Compares the ruleset with what was put there and puts right what differs. `editor` is who is
+    /// known to have changed something.
     ///
     /// # Errors
-    /// When it cannot be repaired: then the daemon must end.
-    pub fn hold(&self) -> Result<(), KernelError> {
-        if let Err(error) = netfilter::verify(&self.ruleset) {
-            tracing::warn!(%error, "repairing the ruleset");
-            self.repair()?;
-            self.put_served(&self.served())?;
-        }
+    /// When it cannot be put right: then the daemon must end.
+    pub fn hold_ruleset(&self, editor: Option<&Editor>) -> Result<(), KernelError> {
+        self.verified.fetch_add(1, Ordering::Relaxed);
+        let Err(difference) = netfilter::verify(&self.ruleset) else {
+            return Ok(());
+        };
+        self.ours.store(false, Ordering::Relaxed);
+        let by = editor.map_or_else(|| "somebody".to_owned(), ToString::to_string);
+        tracing::warn!(by, error = %difference, "repairing the ruleset");
+        self.repair()?;
+        self.repaired.fetch_add(1, Ordering::Relaxed);
+        self.ours.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sets the kernel parameters that differ.
+    ///
+    /// # Errors
+    /// When one that is needed cannot be set: then the daemon must end.
+    pub fn hold_parameters(&self) -> Result<(), KernelError> {
         for finding in self.assert_sysctls()? {
             if matches!(finding.outcome, Outcome::Repaired(_)) {
                 tracing::warn!("{finding}");
@@ -97,12 +156,25 @@ impl Kernel {
     /// Repairs the ruleset, again when someone changed it meanwhile.
     fn repair(&self) -> Result<(), KernelError> {
         for _ in 1..REPAIR_ATTEMPTS {
-            match netfilter::repair(&self.ruleset) {
-                Err(NetfilterError::NotOurs(_)) => {}
-                result => return Ok(result?),
+            match self.repair_once() {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::debug!(error = crate::cli::chain(&error), "once more"),
             }
         }
-        Ok(netfilter::repair(&self.ruleset)?)
+        self.repair_once()
+    }
+
+    /// A table that is gone, or lacks what its rules speak of, is put back whole; the packets that
+    /// waited went with it.
+    fn repair_once(&self) -> Result<(), KernelError> {
+        let there = netfilter::table_exists()?;
+        let kept = there.then(|| netfilter::repair(&self.ruleset));
+        match kept {
+            Some(Ok(())) => {}
+            None | Some(Err(NetfilterError::Unsupported(_))) => netfilter::install(&self.ruleset)?,
+            Some(Err(error)) => return Err(error.into()),
+        }
+        self.put_served(&self.served())
     }
 
     /// Tells the kernel which prefixes clients live in.
@@ -194,6 +266,6 @@ fn layout(config: &Config) -> Layout {
     }
 }
 
-/// An edit may fall between a repair and the look at its outcome; one that is there every time is not
+/// An edit may fall into a repair, and the next one into the next; one that is there every time is not
 /// repairable.
-const REPAIR_ATTEMPTS: u32 = 3;
+const REPAIR_ATTEMPTS: u32 = 8;

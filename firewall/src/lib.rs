@@ -20,6 +20,7 @@ pub mod flowlog;
 pub mod flows;
 pub mod health;
 pub mod kernel;
+pub mod latch;
 pub mod lockdown;
 pub mod marks;
 pub mod netfilter;

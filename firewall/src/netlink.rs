@@ -37,6 +37,9 @@ pub const SUBSYSTEM_CONNTRACK: u8 = 1;
 /// `NFNL_SUBSYS_QUEUE`.
 pub const SUBSYSTEM_QUEUE: u8 = 3;
 
+/// `NFNL_SUBSYS_NFTABLES`.
+pub const SUBSYSTEM_NFTABLES: u8 = 10;
+
 /// `AF_UNSPEC` as the family of an nfnetlink message.
 pub const FAMILY_UNSPEC: u8 = 0;
 /// `AF_INET`.
