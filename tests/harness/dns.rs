@@ -47,6 +47,8 @@ pub struct Asked {
     pub from: SocketAddr,
     /// Whether it came over TCP.
     pub tcp: bool,
+    /// The largest answer it says it takes over UDP (EDNS, RFC 6891); `None` without that.
+    pub payload: Option<u16>,
     /// When.
     pub at: Instant,
     /// The addresses it was answered with.
@@ -229,6 +231,7 @@ impl Shared {
             id: question.id,
             from,
             tcp,
+            payload: question.edns.as_ref().map(|edns| edns.max_payload()),
             at: Instant::now(),
             addresses: addresses(&records),
         });

@@ -23,3 +23,4 @@ pub mod raw;
 pub mod suite;
 pub mod topology;
 pub mod wait;
+pub mod witness;
