@@ -70,10 +70,11 @@ impl WitnessProcess {
             max_qps: 10_000,
             ipv6: true,
         }))?;
-        match this.hear()? {
-            FromWitness::Ready => Ok(this),
-            other => bail!("not ready but {other:?}"),
+        let first = this.hear()?;
+        if first != FromWitness::Ready {
+            bail!("not ready but {first:?}");
         }
+        Ok(this)
     }
 
     /// Sends a message.
