@@ -87,11 +87,7 @@ fn rule(
         rule: Some(&described.rule),
         transport,
         cidr: described.cidr,
-        standing: if described.egress {
-            Standing::Active
-        } else {
-            Standing::Ingress
-        },
+        standing: described.standing,
         preferences,
     };
     let mut list = |reference: &ListReference| match lists.get(reference) {
@@ -101,7 +97,7 @@ fn rule(
     let read = annotation::read(&described.description, &site, &mut list);
     // An annotated rule with nothing left of it stays: its group is one that lists names.
     let rule = transport
-        .filter(|_| read.is_annotation && described.egress)
+        .filter(|_| read.is_annotation && described.standing == Standing::Active)
         .map(|transport| Rule {
             rule: described.rule.clone(),
             transport,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipc::record::Stream;
 use ipnet::IpNet;
 use policy::Draft;
-use policy::annotation::{ListBody, ListReference};
+use policy::annotation::{ListBody, ListReference, Standing};
 
 /// Everything a reading of the cloud found, in no particular order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,8 +50,8 @@ pub(crate) struct DescribedRule {
     pub(crate) gid: String,
     /// Its own id.
     pub(crate) rule: String,
-    /// Which way it is for.
-    pub(crate) egress: bool,
+    /// Whether it can allow anything.
+    pub(crate) standing: Standing,
     /// The protocol, as the cloud writes it: `tcp`, `udp`, `-1`, `icmp`, a number.
     pub(crate) protocol: String,
     /// First and last port, as the cloud writes them: -1 for none or all.

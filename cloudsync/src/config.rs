@@ -12,7 +12,10 @@ use policy::preferences::SCOPE;
 use policy::{Fault, Preferences};
 use serde::Deserialize;
 
+mod gcp;
 mod known;
+
+pub(crate) use gcp::{Gcp, ListedSubnet};
 
 /// Where the file is when no other is named.
 pub(crate) const CONFIG_FILE: &str = "/etc/postern/cloudsync.toml";
@@ -71,6 +74,8 @@ pub(crate) struct Config {
     pub(crate) poll: Poll,
     /// AWS alone.
     pub(crate) aws: Aws,
+    /// GCP alone.
+    pub(crate) gcp: Gcp,
     /// The file provider alone.
     pub(crate) file: File,
     /// Where logs go.
@@ -139,6 +144,7 @@ impl Default for Config {
             served: Vec::new(),
             poll: Poll::default(),
             aws: Aws::default(),
+            gcp: Gcp::default(),
             file: File::default(),
             logs: Logs::default(),
             preferences: toml::Table::new(),

@@ -16,6 +16,7 @@ mod config;
 mod configure;
 mod documentation;
 mod file;
+mod gcp;
 mod link;
 mod once;
 mod run;

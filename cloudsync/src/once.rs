@@ -15,6 +15,7 @@ use crate::aws::{self, Aws};
 use crate::cloud::{Answer, Cloud};
 use crate::config::{Config, ProviderKind};
 use crate::file::FileCloud;
+use crate::gcp::Gcp;
 
 /// How long the daemon may take to adopt.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
@@ -52,7 +53,7 @@ pub(crate) async fn once(options: Options) -> anyhow::Result<ExitCode> {
                 .await?
         }
         ProviderKind::File => FileCloud::new(config.file.inventory.clone()).read().await?,
-        ProviderKind::Gcp => bail!("this build reads AWS and files; GCP is not part of it"),
+        ProviderKind::Gcp => Gcp::new(&config).await?.read().await?,
     };
     let draft = match answer {
         Answer::Reading(reading) => assemble(&reading, &preferences, &preference_faults),

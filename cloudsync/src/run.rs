@@ -15,6 +15,7 @@ use crate::aws::{self, Aws, CloudWatch};
 use crate::cloud::{Cloud, LogSink};
 use crate::config::{Config, ProviderKind};
 use crate::file::FileCloud;
+use crate::gcp::Gcp;
 use crate::link::{self, Link, LinkState};
 use crate::ship::{Cursor, Shipper};
 use crate::sync::Sync;
@@ -43,7 +44,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             let cloud = FileCloud::new(config.file.inventory.clone());
             start::<_, CloudWatch>(&mut tasks, &config, cloud, None)?;
         }
-        ProviderKind::Gcp => bail!("this build reads AWS and files; GCP is not part of it"),
+        ProviderKind::Gcp => {
+            let cloud = Gcp::new(&config).await?;
+            start::<_, CloudWatch>(&mut tasks, &config, cloud, None)?;
+        }
     }
     // Nobody waits for this in a terminal or a test; systemd does.
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {

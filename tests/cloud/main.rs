@@ -9,6 +9,7 @@
 )]
 
 mod bad_input;
+mod gcp;
 mod new_client;
 mod outage;
 mod ship;

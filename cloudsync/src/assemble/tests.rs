@@ -8,7 +8,7 @@ fn described(rule: &str, description: &str) -> DescribedRule {
     DescribedRule {
         gid: "sg-1".into(),
         rule: rule.into(),
-        egress: true,
+        standing: Standing::Active,
         protocol: "tcp".into(),
         ports: (443, 443),
         cidr: Some("0.0.0.0/0".parse().unwrap()),
@@ -93,7 +93,7 @@ fn one_bad_annotation_spares_the_rest() {
 #[test]
 fn an_annotation_on_an_ingress_rule_is_a_fault_and_allows_nothing() {
     let mut ingress = described("sgr-1", "postern:tls:api.example.com");
-    ingress.egress = false;
+    ingress.standing = Standing::Ingress;
     let draft = assembled(vec![ingress]);
     assert!(draft.groups.is_empty(), "{draft:?}");
     assert_eq!(draft.faults[0].kind, FaultKind::IngressRule);

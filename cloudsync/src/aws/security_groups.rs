@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Filter, SecurityGroupRule};
 use ipnet::IpNet;
+use policy::annotation::Standing;
 
 use super::error::{classify, incomplete};
 use super::inventory::{FILTER_VALUES_MAX, PAGES_MAX};
@@ -85,7 +86,11 @@ fn rule(raw: &SecurityGroupRule) -> Option<DescribedRule> {
     Some(DescribedRule {
         gid: raw.group_id()?.to_owned(),
         rule: raw.security_group_rule_id()?.to_owned(),
-        egress: raw.is_egress()?,
+        standing: if raw.is_egress()? {
+            Standing::Active
+        } else {
+            Standing::Ingress
+        },
         protocol: raw.ip_protocol().unwrap_or_default().to_owned(),
         ports: (raw.from_port().unwrap_or(-1), raw.to_port().unwrap_or(-1)),
         cidr: cidr.and_then(|text| text.parse::<IpNet>().ok()),

@@ -44,7 +44,7 @@ pub struct Site<'a> {
 }
 
 /// Whether a rule can allow anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// It allows traffic out of the client.
     Active,
@@ -173,6 +173,19 @@ pub fn read(
     };
     reader.annotation(annotation);
     reader.reading
+}
+
+/// Whether a description is an annotation at all, well written or not.
+pub fn is_annotation(text: &str) -> bool {
+    annotation(text).is_some()
+}
+
+/// Whether a description is an annotation of the kind that compares its rule's prefix.
+pub fn compares_prefix(text: &str) -> bool {
+    let keyword = annotation(text)
+        .and_then(|span| span.text.split(':').next())
+        .and_then(|word| keyword_of(word.trim()));
+    keyword == Some(Keyword::Address)
 }
 
 /// The external lists that a description refers to, for those who have to fetch them first.

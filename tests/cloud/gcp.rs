@@ -1,0 +1,5 @@
+//! The sidecar against Google as its double plays it.
+
+mod bad_input;
+mod policy;
+mod stage;

@@ -1,0 +1,424 @@
+//! The double's one server, and what tests do with it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::super::double::Pace;
+use super::super::http::{Message, form};
+use super::answer::{error, missing};
+use super::compute::{self, Call};
+use super::fault::{GoogleBreak, GoogleFault, instead, throttled, unauthenticated};
+use super::model::{Firewall, Machine, Policy, World};
+use super::quota::Quota;
+use super::{logging, metadata, secrets};
+
+#[derive(Debug, Default)]
+struct State {
+    world: World,
+    faults: Vec<GoogleFault>,
+    calls: HashMap<&'static str, u32>,
+    quota: Quota,
+    throttled: u32,
+    refused: Vec<String>,
+    policy: Policy,
+    used: BTreeSet<&'static str>,
+    token_seconds: u32,
+    expired: u32,
+}
+
+/// The running double; its threads end with the process.
+#[derive(Debug, Clone)]
+pub struct Google {
+    address: SocketAddr,
+    pace: Pace,
+    state: Arc<Mutex<State>>,
+}
+
+impl Google {
+    /// The project everything of a test is in, unless it says otherwise.
+    pub const PROJECT: &'static str = "net-1";
+
+    /// Its network.
+    pub const NETWORK: &'static str = "main";
+
+    /// Its zone.
+    pub const ZONE: &'static str = "europe-west1-b";
+
+    /// Listens on loopback, as the instance `fw-1`.
+    pub fn start(pace: Pace) -> Result<Self> {
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on loopback")?;
+        let this = Self {
+            address: listener.local_addr().context("its address")?,
+            pace,
+            state: Arc::default(),
+        };
+        this.state().token_seconds = metadata::TOKEN_SECONDS;
+        let own = [
+            ("project/project-id", Self::PROJECT),
+            ("project/numeric-project-id", "1234567890"),
+            ("instance/zone", "projects/1234567890/zones/europe-west1-b"),
+            ("instance/name", "fw-1"),
+            ("instance/id", "5550001"),
+            (
+                "instance/network-interfaces/0/network",
+                "projects/1234567890/networks/main",
+            ),
+            ("universe/universe-domain", "googleapis.com"),
+        ];
+        for (path, value) in own {
+            this.set_metadata(path, value);
+        }
+        let server = this.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let server = server.clone();
+                // A peer that was killed mid-way is part of the tests.
+                std::thread::spawn(move || drop(server.serve(stream)));
+            }
+        });
+        Ok(this)
+    }
+
+    /// Where every service is.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// For `GCE_METADATA_HOST`.
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Breaks answers from now on.
+    pub fn fail(&self, fault: GoogleFault) {
+        self.state().faults.push(fault);
+    }
+
+    /// Is well again.
+    pub fn recover(&self) {
+        self.state().faults.clear();
+    }
+
+    /// Whether every fault has struck as often as it was to.
+    pub fn is_well(&self) -> bool {
+        self.state()
+            .faults
+            .iter()
+            .all(|fault| fault.times == Some(0))
+    }
+
+    /// How often a method was called.
+    pub fn calls(&self, method: &str) -> u32 {
+        self.state().calls.get(method).copied().unwrap_or_default()
+    }
+
+    /// Tokens of the read quota that a project has spent.
+    pub fn spent(&self, project: &str) -> u32 {
+        self.state().quota.spent(project)
+    }
+
+    /// How many calls were over the quota.
+    pub fn throttled(&self) -> u32 {
+        self.state().throttled
+    }
+
+    /// What was refused as no request of the service's, in words.
+    pub fn refused(&self) -> Vec<String> {
+        self.state().refused.clone()
+    }
+
+    /// What the caller may do from now on.
+    pub fn grant(&self, policy: Policy) {
+        self.state().policy = policy;
+    }
+
+    /// Permissions that were needed so far.
+    pub fn used(&self) -> BTreeSet<&'static str> {
+        self.state().used.clone()
+    }
+
+    /// How long tokens last that are given out from now on, and that no earlier one is good any more.
+    pub fn rotate_tokens(&self, seconds: u32) {
+        let mut state = self.state();
+        state.token_seconds = seconds;
+        state.expired = state.world.tokens;
+    }
+
+    /// Tokens given out.
+    pub fn tokens(&self) -> u32 {
+        self.state().world.tokens
+    }
+
+    /// Sets a value of the metadata server.
+    pub fn set_metadata(&self, path: &str, value: &str) {
+        let metadata = &mut self.state().world.metadata;
+        metadata.insert(path.to_owned(), value.to_owned());
+    }
+
+    /// A rule in the network of [`Google::PROJECT`]; its number.
+    pub fn firewall(&self, rule: Firewall) -> String {
+        self.firewall_in(Self::PROJECT, Self::NETWORK, rule)
+    }
+
+    /// A rule in another network; its number.
+    pub fn firewall_in(&self, project: &str, network: &str, rule: Firewall) -> String {
+        self.state().world.firewall(project, network, rule)
+    }
+
+    /// Changes a field of a rule.
+    pub fn patch(&self, name: &str, field: &str, value: Value) {
+        let mut state = self.state();
+        let rules = state.world.firewalls.values_mut().flatten();
+        for rule in rules.filter(|rule| rule["name"] == name) {
+            rule[field] = value.clone();
+        }
+    }
+
+    /// Deletes a rule.
+    pub fn delete(&self, name: &str) {
+        for rules in self.state().world.firewalls.values_mut() {
+            rules.retain(|rule| rule["name"] != name);
+        }
+    }
+
+    /// A machine in the network and project of [`Google::PROJECT`].
+    pub fn machine(&self, machine: Machine) {
+        self.machine_in(
+            (Self::PROJECT, Self::ZONE),
+            "net-1/global/networks/main",
+            machine,
+        );
+    }
+
+    /// A machine of a project and zone on a network, `PROJECT/global/networks/NAME`.
+    pub fn machine_in(&self, place: (&str, &str), network: &str, machine: Machine) {
+        self.state().world.machine(place, network, machine);
+    }
+
+    /// Changes a machine's tags.
+    pub fn retag(&self, name: &str, tags: &[&str]) {
+        let mut state = self.state();
+        let machines = state
+            .world
+            .machines
+            .values_mut()
+            .flat_map(BTreeMap::values_mut)
+            .flatten();
+        for machine in machines.filter(|machine| machine["name"] == name) {
+            machine["tags"] = json!({ "items": tags });
+        }
+    }
+
+    /// A subnet of the network of [`Google::PROJECT`], in `europe-west1`.
+    pub fn subnet(&self, name: &str, range: &str) {
+        let network = format!(
+            "{}/projects/{}/global/networks/{}",
+            super::model::ROOT,
+            Self::PROJECT,
+            Self::NETWORK
+        );
+        let fields = json!({"ipCidrRange": range, "network": network});
+        self.state()
+            .world
+            .subnet((Self::PROJECT, "europe-west1"), name, fields);
+    }
+
+    /// A service project of the Shared VPC of a host project.
+    pub fn attach(&self, host: &str, project: &str) {
+        let attached = &mut self.state().world.attached;
+        attached
+            .entry(host.to_owned())
+            .or_default()
+            .push(project.to_owned());
+    }
+
+    /// A reserved external address in `europe-west1`.
+    pub fn reserve(&self, address: &str, labels: &Value) {
+        let fields = json!({
+            "kind": "compute#address", "name": format!("a-{}", address.replace('.', "-")), "address": address,
+            "addressType": "EXTERNAL", "status": "RESERVED", "labels": labels,
+        });
+        let addresses = &mut self.state().world.addresses;
+        let regions = addresses.entry(Self::PROJECT.to_owned()).or_default();
+        regions
+            .entry("europe-west1".to_owned())
+            .or_default()
+            .push(fields);
+    }
+
+    /// Puts a payload into `projects/P/secrets/S`.
+    pub fn secret(&self, name: &str, payload: &str) {
+        assert!(
+            payload.len() <= secrets::PAYLOAD_BYTES_MAX,
+            "the service takes no larger payload"
+        );
+        let secrets = &mut self.state().world.secrets;
+        secrets.insert(name.to_owned(), payload.to_owned());
+    }
+
+    /// Entries of a log of [`Google::PROJECT`], in the order of their arrival.
+    pub fn entries(&self, log: &str) -> Vec<Value> {
+        let name = format!("projects/{}/logs/{log}", Self::PROJECT);
+        let state = self.state();
+        let entries = state.world.entries.iter();
+        entries
+            .filter(|entry| entry["logName"] == name)
+            .cloned()
+            .collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self, mut stream: TcpStream) -> Result<()> {
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let Some(request) = Message::read(&mut stream)? else {
+            return Ok(());
+        };
+        let (mut answer, broken) = self.answer(&request);
+        if broken == Some(GoogleBreak::Half) {
+            answer.body.truncate(answer.body.len() / 2);
+        }
+        let bytes = answer.bytes();
+        let end = match broken {
+            Some(GoogleBreak::Cut) => bytes.len() - answer.body.len() / 2 - 1,
+            Some(GoogleBreak::LostAnswer) => 0,
+            _ => bytes.len(),
+        };
+        stream.write_all(&bytes[..end])?;
+        Ok(())
+    }
+
+    fn answer(&self, request: &Message) -> (Message, Option<GoogleBreak>) {
+        let mut words = request.line.split(' ');
+        let (verb, target) = (
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+        );
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        if let Some(path) = path.strip_prefix("/computeMetadata/v1/") {
+            let mut state = self.state();
+            let seconds = state.token_seconds;
+            return (
+                metadata::answer(&mut state.world, request, path, seconds),
+                None,
+            );
+        }
+        let Some(call) = call(verb, path, query, &request.body) else {
+            let refusal = missing(path);
+            self.state().refused.push(format!("{verb} {path}"));
+            return (refusal, None);
+        };
+        let page = compute::page(&call.query);
+        if let Some(refusal) = self.gate(request, &call) {
+            return (refusal, None);
+        }
+        let broken = self.fault(call.method, page);
+        if let Some(answer) = broken.and_then(|how| instead(call.method, how)) {
+            return (answer, None);
+        }
+        if call.method.contains("ist") {
+            std::thread::sleep(self.pace.page_time);
+        }
+        let mut state = self.state();
+        let answer = match call.method {
+            "entries.write" => logging::write(&mut state.world, &call.body),
+            "secrets.access" => secrets::access(&state.world, &call.place.join("/")),
+            _ => compute::answer(&mut state.world, &call, self.pace.page_items, broken),
+        };
+        if (400..500).contains(&answer.status()) && answer.status() != 404 {
+            let said = format!("{}: {}", call.method, answer.text());
+            state.refused.push(said);
+        }
+        (answer, broken)
+    }
+
+    /// Counts the call; refuses it without a good token, a permission, or quota.
+    fn gate(&self, request: &Message, call: &Call) -> Option<Message> {
+        let mut state = self.state();
+        *state.calls.entry(call.method).or_default() += 1;
+        let bearer = request
+            .headers
+            .get("authorization")
+            .cloned()
+            .unwrap_or_default();
+        let good = (state.expired + 1..=state.world.tokens).map(metadata::token);
+        if !good
+            .into_iter()
+            .any(|token| bearer == format!("Bearer {token}"))
+        {
+            return Some(unauthenticated());
+        }
+        let needed = match call.method {
+            "entries.write" => &["logging.logEntries.create"],
+            "secrets.access" => &["secretmanager.versions.access"],
+            method => compute::permissions(method),
+        };
+        state.used.extend(needed);
+        if let Policy::Granted(granted) = &state.policy
+            && let Some(lacking) = needed.iter().find(|needed| !granted.contains(**needed))
+        {
+            let message = format!(
+                "Required '{lacking}' permission for 'projects/{}'",
+                call.project
+            );
+            return Some(error(403, "PERMISSION_DENIED", "forbidden", &message));
+        }
+        if !state.quota.take(&call.project, call.method) {
+            state.throttled += 1;
+            return Some(throttled(call.method));
+        }
+        None
+    }
+
+    /// The fault that strikes now, if one does.
+    fn fault(&self, method: &str, page: u32) -> Option<GoogleBreak> {
+        let mut state = self.state();
+        let fault = state
+            .faults
+            .iter_mut()
+            .find(|fault| fault.applies(method, page))?;
+        fault.times = fault.times.map(|times| times - 1);
+        Some(fault.how)
+    }
+}
+
+/// A request taken apart; nothing when there is no such method.
+fn call(verb: &str, path: &str, query: &str, body: &[u8]) -> Option<Call> {
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let (method, project, place) = match (verb, parts.as_slice()) {
+        (_, ["compute", "v1", "projects", project, rest @ ..]) => {
+            let method = compute::method(verb, rest)?;
+            let place = match rest {
+                ["regions", region, ..] => vec![(*region).to_owned()],
+                ["zones", zone, _, name, ..] => vec![(*zone).to_owned(), (*name).to_owned()],
+                _ => Vec::new(),
+            };
+            (method, *project, place)
+        }
+        ("POST", ["v2", "entries:write"]) => ("entries.write", Google::PROJECT, Vec::new()),
+        ("GET", ["v1", secret @ .., "versions", "latest:access"]) => {
+            let ["projects", project, "secrets", _] = secret else {
+                return None;
+            };
+            let place = secret.iter().map(|part| (*part).to_owned()).collect();
+            ("secrets.access", *project, place)
+        }
+        _ => return None,
+    };
+    Some(Call {
+        method,
+        project: project.to_owned(),
+        place,
+        query: form(query.as_bytes()).into_iter().collect(),
+        body: body.to_vec(),
+    })
+}
