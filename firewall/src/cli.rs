@@ -5,13 +5,14 @@
 
 use std::error::Error;
 use std::io::{IsTerminal, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command;
+use crate::confine::Role;
 
 /// Lets a workload reach only the names its security group or firewall rule lists.
 #[derive(Debug, Parser)]
@@ -57,6 +58,9 @@ enum Command {
     /// Resolves names on behalf of the daemon, which starts it
     #[command(hide = true)]
     Witness,
+    /// Gives up rights as a part of the daemon does, and tries what is forbidden
+    #[command(hide = true)]
+    Trial(TrialArgs),
     /// Writes manual pages and shell completions
     #[command(hide = true)]
     Documentation(DocumentationArgs),
@@ -224,6 +228,23 @@ pub struct DocumentationArgs {
     pub out: PathBuf,
 }
 
+/// Arguments of `postern trial`.
+#[derive(Debug, Args)]
+pub struct TrialArgs {
+    /// Whose rights
+    #[arg(long = "as", value_enum)]
+    pub role: Role,
+    /// The daemon's settings
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A file that the daemon has no business with
+    #[arg(long, value_name = "FILE")]
+    pub secret: PathBuf,
+    /// Where the metadata service would be
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metadata: SocketAddr,
+}
+
 /// Why a command failed, and with which exit code.
 #[derive(Debug)]
 pub struct Failure {
@@ -270,6 +291,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Learn(args) => command::learn::run(&args),
         Command::Review(args) => command::review::run(&args),
         Command::Documentation(args) => command::documentation::run(&args),
+        Command::Trial(args) => command::trial::run(&args),
         Command::Witness => crate::witness::run_child()
             .map(|()| Finding::None)
             .map_err(Failure::machine),

@@ -9,3 +9,4 @@ pub(crate) mod replay;
 pub(crate) mod review;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod trial;

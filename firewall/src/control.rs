@@ -22,6 +22,7 @@ use tokio::sync::broadcast;
 
 use crate::appliance::Appliance;
 use crate::config::Users;
+use crate::confine::knows_group;
 
 /// The appliance, shared by the tasks of the control thread.
 pub type Shared = Rc<RefCell<Appliance>>;
@@ -77,6 +78,8 @@ pub fn listen(path: &Path, group: &str) -> Result<UnixListener, ControlError> {
     std::fs::set_permissions(path, mode).map_err(|error| ControlError::Mode(shown(), error))?;
     if let Ok(Some(group)) = Group::from_name(group)
         && group.gid != getegid()
+        // A user namespace without it has no member of it either.
+        && knows_group(group.gid)
     {
         chown(path, None, Some(group.gid.as_raw()))
             .map_err(|error| ControlError::Mode(shown(), error))?;

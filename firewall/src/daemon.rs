@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use crate::bindings::{BindingStore, Scope};
 use crate::clock::{Clock, unix_ms};
 use crate::config::Config;
 use crate::configlog::Stamp;
+use crate::confine::{self, knows_group};
 use crate::control::{self, ControlError, Shared};
 use crate::flowlog::{self, FlowLog, LogSettings, LogThread};
 use crate::flows::{self, FlowSettings, FlowThread, FlowsError};
@@ -52,6 +53,9 @@ pub enum DaemonError {
     /// The kernel cannot do what is needed.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// Rights could not be given up.
+    #[error("giving up rights")]
+    Confine(#[from] confine::ConfineError),
     /// The stored policy cannot be kept.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
@@ -103,6 +107,8 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
             return Err(error.into());
         }
     };
+    // Between the last step that needs root and the first byte of anybody else's.
+    confine::daemon(&config)?;
     let result = run_threads(config, kernel, provider, draft);
     if let Err(DaemonError::Kernel(_)) = &result {
         // The ruleset is not ours any more.
@@ -300,10 +306,19 @@ fn share_with_group(dir: &Path, group: &str) -> io::Result<()> {
     let Some(group) = Group::from_name(group)? else {
         return Ok(());
     };
+    if !knows_group(group.gid) {
+        return Ok(());
+    }
     let streams = Stream::ALL.map(|stream| dir.join(stream.as_str()));
     for folder in std::iter::once(dir.to_owned()).chain(streams) {
-        chown(&folder, None, Some(group.gid.as_raw()))?;
-        std::fs::set_permissions(&folder, Permissions::from_mode(SPOOL_FOLDER_MODE))?;
+        // As a rule the package has made it so, and no right to change it is left.
+        let is = std::fs::metadata(&folder)?;
+        if is.gid() != group.gid.as_raw() {
+            chown(&folder, None, Some(group.gid.as_raw()))?;
+        }
+        if is.mode() & 0o7777 != SPOOL_FOLDER_MODE {
+            std::fs::set_permissions(&folder, Permissions::from_mode(SPOOL_FOLDER_MODE))?;
+        }
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ pub mod clock;
 mod command;
 pub mod config;
 pub mod configlog;
+pub mod confine;
 pub mod conntrack;
 pub mod control;
 pub mod daemon;

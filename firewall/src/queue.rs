@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::bindings::BindingStore;
 use crate::clock::Clock;
+use crate::confine;
 use crate::conntrack::Conntrack;
 use crate::flowlog::FlowLog;
 use crate::flows::FlowEvent;
@@ -244,6 +245,10 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
+        if let Err(error) = confine::queue_thread() {
+            tracing::error!(error = crate::cli::chain(&error), "a queue thread ends");
+            return;
+        }
         let mut batch = Batch::new();
         let mut generation = None;
         loop {

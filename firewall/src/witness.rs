@@ -23,11 +23,9 @@ mod child;
 mod desk;
 mod link;
 mod resolve;
-mod rights;
 mod schedule;
 
 pub use child::{ChildError, run as run_child};
-pub use rights::RightsError;
 
 /// Where queue threads and the policy store leave what they want of the witness.
 #[derive(Clone, Debug)]

@@ -80,6 +80,8 @@ pub struct Daemon<'t> {
     config: PathBuf,
     inventory: Option<PathBuf>,
     logs: Logs,
+    /// What it is started by, and the program itself.
+    launcher: Vec<String>,
 }
 
 impl<'t> Daemon<'t> {
@@ -114,12 +116,40 @@ impl<'t> Daemon<'t> {
         Self::configured(topology, None, "", &[RESOLVER.at(Family::V4, 53)], "")
     }
 
+    /// Starts it through another program: `env` with variables, say, or `setpriv` with rights. What it writes may be
+    /// written by anybody then, for it need not be root.
+    pub fn started_by(topology: &'t Topology, inventory: &str, by: &[&str]) -> Result<Self> {
+        let path = topology.file("inventory.toml");
+        std::fs::write(&path, inventory).context("writing the inventory")?;
+        // Where this was built other users may not walk.
+        let program = topology.file("postern");
+        std::fs::copy(binary()?, &program).context("copying postern")?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(topology.file("."), mode).context("opening the folder")?;
+        let mut launcher: Vec<String> = by.iter().map(|&word| word.to_owned()).collect();
+        launcher.push(program.display().to_string());
+        let upstreams = [RESOLVER.at(Family::V4, 53)];
+        Self::launched(topology, Some(path), "", &upstreams, "", launcher)
+    }
+
     fn configured(
         topology: &'t Topology,
         inventory: Option<PathBuf>,
         extra: &str,
         upstreams: &[SocketAddr],
         dns: &str,
+    ) -> Result<Self> {
+        let launcher = vec![binary()?.display().to_string()];
+        Self::launched(topology, inventory, extra, upstreams, dns, launcher)
+    }
+
+    fn launched(
+        topology: &'t Topology,
+        inventory: Option<PathBuf>,
+        extra: &str,
+        upstreams: &[SocketAddr],
+        dns: &str,
+        launcher: Vec<String>,
     ) -> Result<Self> {
         let config = topology.file("postern.toml");
         let state = topology.file("state");
@@ -142,7 +172,7 @@ impl<'t> Daemon<'t> {
         };
         std::fs::write(&config, text + users).context("writing postern.toml")?;
         std::fs::create_dir_all(&state).context("making the state folder")?;
-        let child = launch(topology, &config, inventory.as_deref())?;
+        let child = launch(topology, &launcher, &config, inventory.as_deref())?;
         let logs = Logs::new(&state.join("spool"));
         let mut this = Self {
             topology,
@@ -150,9 +180,15 @@ impl<'t> Daemon<'t> {
             config,
             inventory,
             logs,
+            launcher,
         };
         this.wait_healthy()?;
         Ok(this)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Its logs.
@@ -196,7 +232,8 @@ impl<'t> Daemon<'t> {
 
     /// Starts it again after [`Daemon::kill`].
     pub fn restart(&mut self) -> Result<()> {
-        self.child = launch(self.topology, &self.config, self.inventory.as_deref())?;
+        let inventory = self.inventory.as_deref();
+        self.child = launch(self.topology, &self.launcher, &self.config, inventory)?;
         self.wait_healthy()
     }
 
@@ -401,14 +438,23 @@ pub fn postern(namespace: &Namespace, args: &[&str]) -> Result<Output> {
     namespace.output(path.to_str().context("a path in UTF-8")?, args)
 }
 
-fn launch(topology: &Topology, config: &Path, inventory: Option<&Path>) -> Result<Child> {
+fn launch(
+    topology: &Topology,
+    launcher: &[String],
+    config: &Path,
+    inventory: Option<&Path>,
+) -> Result<Child> {
+    let (program, arguments) = launcher.split_first().context("a program")?;
     let log = File::options()
         .create(true)
         .append(true)
         .open(topology.file("postern.log"))
         .context("opening its output")?;
-    let mut command = topology.firewall.command(binary()?);
-    command.args(["run", "--config"]).arg(config);
+    let mut command = topology.firewall.command(program);
+    command
+        .args(arguments)
+        .args(["run", "--config"])
+        .arg(config);
     if let Some(inventory) = inventory {
         command.arg("--inventory").arg(inventory);
     }

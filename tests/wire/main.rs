@@ -34,6 +34,7 @@ mod other_protocols;
 mod overlap;
 mod own_traffic;
 mod post_quantum;
+mod privileges;
 mod refused_hello;
 mod restart;
 mod segmentation;

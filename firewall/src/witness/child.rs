@@ -35,7 +35,7 @@ pub enum ChildError {
     Socket(#[source] io::Error),
     /// Rights could not be given up.
     #[error("giving up rights")]
-    Rights(#[source] super::rights::RightsError),
+    Rights(#[source] crate::confine::ConfineError),
     /// The daemon said something that is no message.
     #[error("reading from the daemon")]
     Read(#[source] FramingError),
@@ -49,7 +49,7 @@ pub enum ChildError {
 /// # Errors
 /// When rights cannot be given up or the conversation breaks.
 pub fn run() -> Result<(), ChildError> {
-    super::rights::give_up().map_err(ChildError::Rights)?;
+    crate::confine::witness().map_err(ChildError::Rights)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

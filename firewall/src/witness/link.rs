@@ -8,14 +8,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use caps::{CapSet, Capability};
 use ipc::framing::{self, Decoder};
 use ipc::witness::{FromWitness, HealthV1, MESSAGE_BYTES_MAX, ToWitness};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{User, geteuid};
 
 use super::desk::{Action, Desk};
 use super::{Audience, Order};
 use crate::clock::Clock;
+use crate::confine::user_to_become;
 use crate::wake::{self, Mailbox};
 
 pub(super) const ABSENT: u8 = 0;
@@ -266,10 +267,12 @@ fn spawn(user: &str) -> io::Result<(Child, UnixStream)> {
     if let Some(filter) = std::env::var_os("RUST_LOG") {
         command.env("RUST_LOG", filter);
     }
-    if geteuid().is_root()
-        && let Some(user) = User::from_name(user)?
+    let may_become = caps::has_cap(None, CapSet::Effective, Capability::CAP_SETUID);
+    if may_become.unwrap_or(false)
+        && let Some(user) = user_to_become(user)
     {
-        // The standard library also leaves every supplementary group.
+        // The standard library also leaves every supplementary group when we are root; otherwise the
+        // child does.
         command.gid(user.gid.as_raw()).uid(user.uid.as_raw());
     }
     Ok((command.spawn()?, ours))
