@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use ipc::control::{
@@ -126,8 +126,9 @@ impl Appliance {
             changed,
         } = adoption;
         if changed {
+            let ended = self.rejudge(&snapshot);
             self.spread(&snapshot);
-            self.end_refused(&snapshot);
+            await_rejudged(ended.as_ref());
             for preference in inert(snapshot.preferences()) {
                 tracing::warn!(preference, "this build does not act on it");
             }
@@ -313,8 +314,8 @@ impl Appliance {
         }
     }
 
-    /// Has live flows judged again, and waits a moment for their ends.
-    fn end_refused(&self, snapshot: &Arc<Snapshot>) {
+    /// Has live flows judged again; where the number of those that end will be said.
+    fn rejudge(&self, snapshot: &Arc<Snapshot>) -> Option<Receiver<usize>> {
         let (done, answer) = sync_channel(1);
         let order = || FlowEvent::Rejudge(Arc::clone(snapshot), done.clone());
         // A full mailbox is a burst of new flows; losing this order would leave refused flows
@@ -323,15 +324,11 @@ impl Appliance {
         while !self.parts.flows.send(order()) {
             if asked.elapsed() > REJUDGE_SEND_WAIT {
                 tracing::error!("live flows are not judged again: the flow thread is stuck");
-                return;
+                return None;
             }
             std::thread::sleep(REJUDGE_SEND_PAUSE);
         }
-        match answer.recv_timeout(REJUDGE_WAIT) {
-            Ok(0) => {}
-            Ok(ended) => tracing::info!(ended, "flows the policy no longer allows are ended"),
-            Err(_) => tracing::warn!("live flows are still being judged again"),
-        }
+        Some(answer)
     }
 
     fn degraded(&self, in_force: bool) -> Vec<String> {
@@ -397,6 +394,15 @@ fn adopted(policy: &Snapshot) -> Adopted {
     Adopted {
         generation: policy.generation(),
         policy_id: policy.policy_id().to_owned(),
+    }
+}
+
+/// Waits a moment for live flows to be judged by the policy that was adopted.
+fn await_rejudged(ended: Option<&Receiver<usize>>) {
+    match ended.map(|ended| ended.recv_timeout(REJUDGE_WAIT)) {
+        Some(Ok(0)) | None => {}
+        Some(Ok(ended)) => tracing::info!(ended, "flows the policy no longer allows are ended"),
+        Some(Err(_)) => tracing::warn!("live flows are still being judged again"),
     }
 }
 

@@ -15,7 +15,10 @@ use policy::Name;
 
 mod scope;
 
+mod under;
+
 pub use scope::{Scope, is_global, own_addresses};
+pub use under::Under;
 
 /// The bindings of every name, shared by all threads.
 #[derive(Debug)]

@@ -188,36 +188,30 @@ impl Threads {
     fn start(config: &Config, kernel: Arc<Kernel>) -> Result<Self, DaemonError> {
         let clock = Clock::start();
         let (store, found) = PolicyStore::open(&config.state_dir)?;
+        let current = Arc::clone(store.current());
         let (log, log_thread) = start_log(config)?;
-        let tally = Arc::new(Tally::default());
-        let (flow_events, flow_thread) = start_flows(&log, &tally)?;
-        let bound = (0..config.queues)
-            .map(|number| queue::bind(usize::from(number), number))
-            .collect::<Result<Vec<_>, _>>()?;
-        let history_ms = u64::from(config.dns.history_seconds).saturating_mul(1_000);
-        let bindings = Arc::new(BindingStore::new(history_ms, Scope::default()));
-        let (events, _) = broadcast::channel(EVENTS_MAX);
-        let primed = Arc::new(AtomicU64::new(0));
+        let (bound, tally) = (bind_queues(config.queues)?, Arc::new(Tally::default()));
+        let bindings = Arc::new(empty_bindings(config));
+        let queues: Vec<_> = bound.iter().map(BoundQueue::address).collect();
+        let (flow_events, flow_thread) = flows::start(FlowSettings {
+            log: log.clone(),
+            tally: Arc::clone(&tally),
+            bindings: Arc::clone(&bindings),
+            clock,
+            queues: queues.clone(),
+            state_dir: config.state_dir.clone(),
+        })?;
         let audience = Listeners {
-            queues: bound.iter().map(BoundQueue::address).collect(),
-            events: events.clone(),
-            primed: Arc::clone(&primed),
+            queues,
+            events: broadcast::channel(EVENTS_MAX).0,
+            primed: Arc::default(),
             log: log.clone(),
             appliance: config.appliance.clone(),
-            policy: Arc::clone(store.current()),
+            policy: Arc::clone(&current),
         };
+        let (events, primed) = (audience.events.clone(), Arc::clone(&audience.primed));
         let (witness, witness_thread) = start_witness(config, &bindings, audience, clock)?;
         let (unknown, unknown_receiver) = mpsc::channel(UNKNOWN_MAX);
-        let surroundings = Surroundings {
-            policy: Arc::clone(store.current()),
-            bindings: Arc::clone(&bindings),
-            witness: witness.clone(),
-            log: log.clone(),
-            flows: flow_events.clone(),
-            unknown,
-            tally: Arc::clone(&tally),
-            clock,
-        };
         let (guard, lost_kernel) = start_guard(&kernel)?;
         let parts = Parts {
             queues: Vec::new(),
@@ -231,6 +225,7 @@ impl Threads {
             events,
             primed,
         };
+        let surroundings = surroundings_of(&parts, current, unknown, clock);
         Ok(Self {
             parts,
             store: Some(store),
@@ -257,15 +252,34 @@ fn start_guard(kernel: &Arc<Kernel>) -> Result<(Guard, mpsc::Receiver<KernelErro
     Ok((guard, lost_kernel))
 }
 
-fn start_flows(
-    log: &FlowLog,
-    tally: &Arc<Tally>,
-) -> Result<(crate::wake::Sender<flows::FlowEvent>, FlowThread), DaemonError> {
-    let settings = FlowSettings {
-        log: log.clone(),
-        tally: Arc::clone(tally),
-    };
-    Ok(flows::start(settings)?)
+/// What the queue threads share of the parts.
+fn surroundings_of(
+    parts: &Parts,
+    policy: Arc<crate::policy_store::CurrentPolicy>,
+    unknown: mpsc::Sender<std::net::IpAddr>,
+    clock: Clock,
+) -> Surroundings {
+    Surroundings {
+        policy,
+        bindings: Arc::clone(&parts.bindings),
+        witness: parts.witness.clone(),
+        log: parts.log.clone(),
+        flows: parts.flows.clone(),
+        unknown,
+        tally: Arc::clone(&parts.tally),
+        clock,
+    }
+}
+
+fn empty_bindings(config: &Config) -> BindingStore {
+    let history_ms = u64::from(config.dns.history_seconds).saturating_mul(1_000);
+    BindingStore::new(history_ms, Scope::default())
+}
+
+fn bind_queues(count: u16) -> Result<Vec<BoundQueue>, QueueThreadError> {
+    (0..count)
+        .map(|number| queue::bind(usize::from(number), number))
+        .collect()
 }
 
 fn start_witness(

@@ -38,6 +38,8 @@ pub struct FlowLog {
 pub struct LogCounts {
     /// Lines that found the channel full, by stream.
     overrun: [AtomicU64; 4],
+    /// Lines that were never made because what they are about was not seen, by stream.
+    unseen: [AtomicU64; 4],
     /// Lines written, by stream.
     written: [AtomicU64; 4],
     /// Lines that left the spool unshipped or could not be written, by stream.
@@ -178,6 +180,12 @@ impl FlowLog {
             .unwrap_or_default()
     }
 
+    /// Counts lines that cannot be made: what they were to say was not seen. They are said with
+    /// the losses.
+    pub fn note_unseen(&self, stream: Stream, lines: u64) {
+        add(&self.counts.unseen, stream, lines);
+    }
+
     /// What became of lines so far.
     pub fn counts(&self) -> &LogCounts {
         &self.counts
@@ -225,7 +233,9 @@ impl LogCounts {
 
     /// Lines of a stream lost for whatever reason.
     pub fn lost(&self, stream: Stream) -> u64 {
-        self.overrun(stream).saturating_add(self.spool_full(stream))
+        self.overrun(stream)
+            .saturating_add(self.spool_full(stream))
+            .saturating_add(read(&self.unseen, stream))
     }
 }
 

@@ -1,40 +1,54 @@
 //! Flows the kernel carries: remembered from their verdict to their end.
 //!
 //! One thread. It writes the `end` line when conntrack says a flow is over, and ends the
-//! flows that a new policy no longer allows. Flows judged before a restart are found in the
-//! kernel's table and checked as far as their addresses go.
+//! flows that a new policy no longer allows. What it remembers is kept in a [`ledger`] as well,
+//! so that a flow judged by an earlier process is known by name, ends with its line and is judged
+//! again like any other.
 
-use std::collections::{HashMap, HashSet};
+mod end;
+mod ledger;
+mod rejudge;
+mod table;
+
+use std::collections::{HashSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use inspect::{FlowRecord, Outcome};
+use inspect::FlowRecord;
+use ipc::record::Stream;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use policy::preferences::{FlowLogVerbosity, OnPolicyChange};
-use policy::{AppProto, Ask, Date, Name, Reason, Snapshot, SynGate, Transport};
+use policy::Snapshot;
 use thiserror::Error;
 
-use crate::clock::unix_ms;
-use crate::conntrack::{Conntrack, DestroyListener, Entry, MarkFilter, TcpState, Tuple};
-use crate::flowlog::{EndRecord, FlowLog};
+use crate::bindings::BindingStore;
+use crate::clock::{Clock, unix_ms};
+use crate::conntrack::{Conntrack, DestroyListener, Entry, MarkFilter};
+use crate::flowlog::FlowLog;
 use crate::marks;
 use crate::netlink::NetlinkError;
-use crate::raw::{RawError, RawSender, Segment, SegmentKind};
+use crate::queue::QueueAddress;
+use crate::raw::{RawError, RawSender};
 use crate::tally::Tally;
 use crate::wake::{self, Mailbox, Sender};
+
+use end::TimeOuts;
+use ledger::Ledger;
+use rejudge::{Ending, Rejudging};
+use table::{FlowTable, Key, Taken};
 
 /// What this thread is told.
 #[derive(Debug)]
 pub enum FlowEvent {
     /// A flow was allowed; its `client` record.
     Allowed(Box<FlowRecord>),
-    /// A new policy is in force and no thread judges by the old one: end what it refuses, then
-    /// say how many.
+    /// A new policy is published: as soon as no queue thread judges by an older one, end what it
+    /// refuses, then say how many.
     Rejudge(Arc<Snapshot>, SyncSender<usize>),
     /// End.
     Stop,
@@ -69,6 +83,14 @@ pub struct FlowSettings {
     pub log: FlowLog,
     /// Where losses are counted.
     pub tally: Arc<Tally>,
+    /// What names resolve to.
+    pub bindings: Arc<BindingStore>,
+    /// The time.
+    pub clock: Clock,
+    /// The threads that judge: a policy counts when all of them are on it.
+    pub queues: Vec<QueueAddress>,
+    /// Folder of the file that outlives this process.
+    pub state_dir: PathBuf,
 }
 
 /// Starts following flows. The mailbox exists before the thread, so that queue threads that
@@ -80,16 +102,21 @@ pub fn start(settings: FlowSettings) -> Result<(Sender<FlowEvent>, FlowThread), 
     let (events, mailbox) =
         wake::mailbox(EVENTS_MAX).map_err(|error| FlowsError::Thread(error.into()))?;
     let live = Arc::new(AtomicU64::new(0));
-    let mut follower = Follower {
+    let follower = Follower {
         mailbox,
         listener: DestroyListener::open()?,
         conntrack: Conntrack::open()?,
         raw: RawSender::open()?,
+        timeouts: TimeOuts::read(),
+        ledger: Ledger::new(&settings.state_dir),
         settings,
-        flows: HashMap::new(),
+        flows: FlowTable::new(FLOWS_MAX),
+        rejudging: None,
+        endings: VecDeque::new(),
+        compare_at: None,
+        sweep_at: Instant::now(),
         live: Arc::clone(&live),
     };
-    follower.find_orphans()?;
     let thread = std::thread::Builder::new()
         .name("flows".to_owned())
         .spawn(move || follower.run())
@@ -120,41 +147,69 @@ impl FlowThread {
     }
 }
 
-/// A flow by protocol and its ends as the client sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    protocol: u8,
-    client: SocketAddr,
-    server: SocketAddr,
-}
-
-#[derive(Debug)]
-struct Flow {
-    /// `None` for a flow that was judged before this daemon started.
-    record: Option<Box<FlowRecord>>,
-    ending: bool,
-}
-
 struct Follower {
     mailbox: Mailbox<FlowEvent>,
     listener: DestroyListener,
     conntrack: Conntrack,
     raw: RawSender,
+    timeouts: TimeOuts,
+    ledger: Ledger,
     settings: FlowSettings,
-    flows: HashMap<Key, Flow>,
+    flows: FlowTable,
+    /// A policy that live flows are still to be judged by.
+    rejudging: Option<Rejudging>,
+    /// Flows that are being ended, in the order in which they are looked at again.
+    endings: VecDeque<Ending>,
+    /// When to look for flows that are gone without an event.
+    compare_at: Option<Instant>,
+    /// When to have the kernel remove what has expired.
+    sweep_at: Instant,
     live: Arc<AtomicU64>,
 }
 
 impl Follower {
     fn run(mut self) {
+        self.recover();
         loop {
             self.wait();
             if !self.take_events() {
                 break;
             }
-            self.take_ends();
+            // Before anything else: what is written by now survives us.
+            self.ledger.flush(&self.flows);
+            let quiet = self.take_ends();
+            self.go_on_rejudging();
+            self.go_on_ending();
+            if quiet && self.compare_at.is_some_and(|at| at <= Instant::now()) {
+                self.compare_at = Some(Instant::now() + COMPARE_EVERY);
+                self.compare_with_table();
+            }
+            self.sweep();
+            self.ledger.flush(&self.flows);
             let live = u64::try_from(self.flows.len()).unwrap_or(u64::MAX);
             self.live.store(live, Ordering::Relaxed);
+        }
+        self.ledger.flush(&self.flows);
+    }
+
+    /// Takes up where the process before this one left off.
+    fn recover(&mut self) {
+        let known = self.ledger.recover();
+        let count = known.len();
+        for record in known {
+            self.remember(Box::new(record), true);
+        }
+        // Whatever of them is gone by now has had its event, or never will.
+        self.compare_at = Some(Instant::now() + SETTLED);
+        match self.find_orphans() {
+            Ok(orphans) => {
+                if count > 0 || !orphans.is_empty() {
+                    let orphans = orphans.len();
+                    tracing::info!(known = count, orphans, "flows from before the start");
+                }
+            }
+            // They are looked for again at the next policy.
+            Err(error) => tracing::error!(%error, "looking for flows from before the start"),
         }
     }
 
@@ -163,35 +218,30 @@ impl Follower {
             PollFd::new(self.mailbox.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
         ];
-        wake::wait(&mut watched, PollTimeout::from(IDLE_MS));
+        let now = Instant::now();
+        let due = [self.compare_at, self.endings.front().map(|next| next.at)];
+        let next = due.into_iter().flatten().min();
+        let idle_ms = match (&self.rejudging, next) {
+            (Some(rejudging), _) => rejudging.patience_ms(),
+            (None, Some(at)) => {
+                let left_ms = at.saturating_duration_since(now).as_millis();
+                u16::try_from(left_ms)
+                    .unwrap_or(IDLE_MS)
+                    .saturating_add(1)
+                    .min(IDLE_MS)
+            }
+            (None, None) => IDLE_MS,
+        };
+        wake::wait(&mut watched, PollTimeout::from(idle_ms));
     }
 
     fn take_events(&mut self) -> bool {
-        let events: Vec<FlowEvent> = self.mailbox.take().collect();
+        let events: Vec<FlowEvent> = self.mailbox.take().take(EVENTS_MAX).collect();
         for event in events {
             match event {
-                FlowEvent::Allowed(record) => {
-                    let flow = Flow {
-                        record: Some(record),
-                        ending: false,
-                    };
-                    let key = flow.record.as_deref().map(key_of);
-                    let key = key.filter(|key| !is_unmatched(key.protocol));
-                    if let Some(key) = key
-                        && self.flows.len() < FLOWS_MAX
-                    {
-                        self.flows.insert(key, flow);
-                    } else {
-                        self.settings.tally.count_flow_forgotten();
-                    }
-                }
+                FlowEvent::Allowed(record) => self.remember(record, false),
                 FlowEvent::Rejudge(policy, done) => {
-                    let ended = self.rejudge(&policy);
-                    match done.try_send(ended) {
-                        // Whoever asked may have given up waiting.
-                        Ok(()) | Err(_) => {}
-                    }
-                    self.rejudge_unknown(&policy);
+                    self.rejudging = Some(Rejudging::new(policy, done));
                 }
                 FlowEvent::Stop => return false,
             }
@@ -199,301 +249,136 @@ impl Follower {
         true
     }
 
-    fn take_ends(&mut self) {
-        let mut ended = Vec::new();
-        match self.listener.receive(|entry| ended.push(entry)) {
-            Ok(report) if report.overrun => {
-                self.settings.tally.count_conntrack_overrun();
-                self.compare_with_table();
-            }
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, "receiving the ends of flows"),
+    /// Takes in an allowed flow; `kept` when the ledger has it.
+    fn remember(&mut self, record: Box<FlowRecord>, kept: bool) {
+        match self.flows.insert(record) {
+            Some(flow) if !kept => self.ledger.add(flow),
+            Some(_) => {}
+            None => self.forget(1),
         }
+    }
+
+    /// Counts flows whose end nobody will log.
+    fn forget(&self, flows: u64) {
+        if flows == 0 {
+            return;
+        }
+        self.settings.tally.count_flows_forgotten(flows);
+        self.settings.log.note_unseen(Stream::End, flows);
+    }
+
+    /// Takes ends in; whether there are no more for now.
+    fn take_ends(&mut self) -> bool {
+        let mut ended = Vec::new();
+        let quiet = match self.listener.receive(|entry| ended.push(entry)) {
+            Ok(report) => {
+                if report.overrun {
+                    self.settings.tally.count_conntrack_overrun();
+                    // The kernel offers again what it could not deliver: not yet lost.
+                    self.compare_at = Some(Instant::now() + SETTLED);
+                }
+                report.entries == 0
+            }
+            Err(error) => {
+                tracing::error!(%error, "receiving the ends of flows");
+                true
+            }
+        };
         for entry in ended {
             self.end(&entry);
         }
+        quiet
     }
 
     /// Writes the end line of a flow that had an allowed line.
     fn end(&mut self, entry: &Entry) {
-        let key = Key {
-            protocol: entry.original.protocol,
-            client: entry.original.source,
-            server: entry.original.destination,
+        let key = Key::of(&entry.original);
+        let stop_ms = match entry.timestamps.stop_ns / 1_000_000 {
+            0 => unix_ms(),
+            stop_ms => stop_ms,
         };
-        let Some(Flow {
-            record: Some(record),
-            ..
-        }) = self.flows.remove(&key)
-        else {
-            return;
-        };
-        let stop_ms = entry.timestamps.stop_ns / 1_000_000;
-        let idle_ms = idle_at_end_ms(entry);
-        let ended_ms = if stop_ms == 0 { unix_ms() } else { stop_ms }.saturating_sub(idle_ms);
-        let started_ms = match entry.timestamps.start_ns / 1_000_000 {
-            0 => record.unix_ms,
-            start_ms => start_ms,
-        };
-        self.settings.log.end(Box::new(EndRecord {
-            flow: *record,
-            unix_ms: ended_ms,
-            bytes_out: entry.out.bytes,
-            bytes_in: entry.back.bytes,
-            packets_out: entry.out.packets,
-            packets_in: entry.back.packets,
-            duration_ms: ended_ms.saturating_sub(started_ms),
-        }));
+        let Taken { record, lost } = self.flows.take(&key, stop_ms);
+        self.forget(lost);
+        self.ledger.remove(&key, self.flows.contains(&key));
+        if let Some(record) = record {
+            let end = self.timeouts.end_of(*record, entry, stop_ms);
+            self.settings.log.end(Box::new(end));
+        }
     }
 
-    /// Finds flows that ended while their event was lost. Their counters are lost with it.
+    /// Has the kernel remove entries whose time is up. By itself it may take a minute longer when
+    /// there are few, and the end line would be late and count that minute; with many it does not.
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        if self.sweep_at > now || self.flows.len() == 0 || self.flows.len() > SWEPT_MAX {
+            return;
+        }
+        self.sweep_at = now + SWEEP_EVERY;
+        // A dump passes over the whole table, and removes before it filters.
+        if let Err(error) = self.conntrack.dump(Some(NOTHING), |_| {}) {
+            tracing::debug!(%error, "removing expired entries");
+        }
+    }
+
+    /// Finds flows that are gone and whose event never came. Their counters are lost with it.
     fn compare_with_table(&mut self) {
         let mut present = HashSet::new();
         let dumped = self.conntrack.dump(None, |entry| {
-            present.insert(Key {
-                protocol: entry.original.protocol,
-                client: entry.original.source,
-                server: entry.original.destination,
-            });
+            present.insert(Key::of(&entry.original));
         });
         if dumped.is_err() {
-            // The next overrun, or the next policy, asks again.
+            // A dump that may lack entries proves nothing; the next one will.
             return;
         }
-        let before = self.flows.len();
-        self.flows.retain(|key, _| present.contains(key));
-        for _ in self.flows.len()..before {
-            self.settings.tally.count_flow_forgotten();
+        let old_enough = unix_ms().saturating_sub(SETTLED_MS);
+        let gone = self.flows.retain_present(&present, old_enough);
+        for key in &gone {
+            self.ledger.remove(key, false);
+        }
+        let lost = u64::try_from(gone.len()).unwrap_or(u64::MAX);
+        self.forget(lost);
+        if lost > 0 {
+            tracing::warn!(lost, "flows ended unseen");
         }
     }
 
-    /// Ends what the policy refuses among the flows that the kernel carries and nobody here
-    /// remembers: a full mailbox or an event out of order must not make a flow immune.
-    fn rejudge_unknown(&mut self, policy: &Snapshot) {
-        if policy.preferences().on_policy_change == OnPolicyChange::Keep {
-            return;
-        }
-        let known: HashSet<Key> = self.flows.keys().copied().collect();
-        if let Err(error) = self.find_orphans() {
-            tracing::error!(%error, "looking for forgotten flows");
-            return;
-        }
-        let date = Date::from_unix_ms(unix_ms());
-        let refused: Vec<Key> = self
-            .flows
-            .iter()
-            .filter(|(key, flow)| !known.contains(key) && !is_allowed(policy, key, flow, date))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in &refused {
-            self.kill(key, policy);
-        }
-    }
-
-    /// Takes in the flows that the kernel carries and that are not known here: those from before
-    /// our time.
-    fn find_orphans(&mut self) -> Result<(), NetlinkError> {
-        let judged = MarkFilter {
-            value: marks::VERDICT_JUDGED,
-            mask: marks::VERDICT_MASK | marks::CT_KILL,
-        };
+    /// Takes in the flows that the kernel carries and that are not known here; returns those, with
+    /// the part of their mark that says which generation judged them.
+    fn find_orphans(&mut self) -> Result<Vec<(Key, Option<u16>)>, NetlinkError> {
+        let mut orphans = Vec::new();
         let flows = &mut self.flows;
-        let dumped = self.conntrack.dump(Some(judged), |entry| {
-            let key = Key {
-                protocol: entry.original.protocol,
-                client: entry.original.source,
-                server: entry.original.destination,
-            };
-            flows.entry(key).or_insert(Flow {
-                record: None,
-                ending: false,
-            });
+        let dumped = self.conntrack.dump(Some(rejudge::JUDGED), |entry| {
+            let key = Key::of(&entry.original);
+            if flows.insert_unknown(key) {
+                orphans.push((key, marks::judged_generation(entry.mark)));
+            }
         });
         match dumped {
-            // What the dump missed is not re-judged at a change, and ends by itself.
-            Ok(()) | Err(NetlinkError::Interrupted) => Ok(()),
+            // What the dump missed is found at the next change, or ends by itself.
+            Ok(()) | Err(NetlinkError::Interrupted) => Ok(orphans),
             Err(error) => Err(error),
         }
     }
-
-    /// Ends every flow the policy refuses; returns how many.
-    fn rejudge(&mut self, policy: &Snapshot) -> usize {
-        if policy.preferences().on_policy_change == OnPolicyChange::Keep {
-            return 0;
-        }
-        let date = Date::from_unix_ms(unix_ms());
-        let refused: Vec<Key> = self
-            .flows
-            .iter()
-            .filter(|(key, flow)| !flow.ending && !is_allowed(policy, key, flow, date))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in &refused {
-            self.kill(key, policy);
-        }
-        refused.len()
-    }
-
-    /// Marks a flow to be ended and asks its server for the numbers to reset it with.
-    fn kill(&mut self, key: &Key, policy: &Snapshot) {
-        let tuple = Tuple {
-            protocol: key.protocol,
-            source: key.client,
-            destination: key.server,
-        };
-        match self
-            .conntrack
-            .set_mark(&tuple, marks::CT_KILL, marks::CT_KILL)
-        {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => return tracing::error!(%error, ?key, "ending a flow"),
-        }
-        if let Some(flow) = self.flows.get_mut(key) {
-            flow.ending = true;
-            if let Some(record) = &flow.record
-                && policy.preferences().flow_log_verbosity != FlowLogVerbosity::None
-            {
-                self.settings.log.flow(Box::new(ended_by(policy, record)));
-            }
-        }
-        if key.protocol != TCP {
-            return;
-        }
-        let probe = Segment {
-            source: key.client,
-            destination: key.server,
-            sequence: PROBE_SEQUENCE,
-            kind: SegmentKind::Probe,
-        };
-        if let Err(error) = self.raw.send(&probe) {
-            // It ends at the next packet of either side instead.
-            tracing::debug!(%error, "probing a flow that is to end");
-        }
-    }
 }
 
-/// The line that says why a live flow was ended.
-fn ended_by(policy: &Snapshot, record: &FlowRecord) -> FlowRecord {
-    FlowRecord {
-        unix_ms: unix_ms(),
-        outcome: Outcome::Disallowed(Reason::PolicyChanged),
-        gid: None,
-        rule: None,
-        generation: policy.generation(),
-        policy_id: Arc::from(policy.policy_id()),
-        rescued: false,
-        see_thru: None,
-        would_reason: None,
-        ..record.clone()
-    }
-}
-
-/// Whether a policy lets a live flow go on. Its address was bound to its name when it was
-/// judged; that is not asked again.
-fn is_allowed(policy: &Snapshot, key: &Key, flow: &Flow, date: Date) -> bool {
-    if policy.deployment_see_thru(date).is_some() {
-        return true;
-    }
-    let Some(client) = policy.client(key.client.ip()) else {
-        return false;
-    };
-    let (dst, port) = (key.server.ip(), key.server.port());
-    let transport = match key.protocol {
-        TCP => Transport::Tcp,
-        UDP => Transport::Udp,
-        ICMP | ICMPV6 => Transport::Icmp,
-        other => Transport::Other(other),
-    };
-    let record = flow.record.as_deref();
-    if record.is_none() && transport == Transport::Tcp {
-        // Its name is not known any more.
-        let gate = policy.syn_gate(client, port, dst, date);
-        return !matches!(gate, SynGate::Closed(_));
-    }
-    let name = record
-        .and_then(|record| record.dhost.as_ref())
-        .and_then(|name| Name::parse(name.as_bytes()).ok());
-    // What is not TCP was judged by its ends alone, and can be again.
-    let proto = match (record, transport) {
-        (Some(record), _) => record.proto,
-        (None, Transport::Udp) if port == QUIC_PORT => AppProto::Quic,
-        (None, Transport::Udp) => AppProto::Udp,
-        (None, Transport::Icmp) => AppProto::Icmp,
-        (None, Transport::Tcp | Transport::Other(_)) => AppProto::Unknown,
-    };
-    let ask = Ask {
-        client,
-        transport,
-        proto,
-        name: name.as_ref(),
-        bound: true,
-        dst,
-        port,
-        date,
-    };
-    policy.decide(&ask).is_allowed()
-}
-
-/// How long the entry lay idle before it was removed: the whole time-out of its last state.
-///
-/// The table keeps a closed flow for a while (`nf_conntrack_tcp_timeout_*`, which the sysctl
-/// plan shortens); a duration that included that would be wrong by minutes.
-fn idle_at_end_ms(entry: &Entry) -> u64 {
-    let closing = match entry.tcp_state {
-        Some(TcpState::TimeWait | TcpState::Close | TcpState::LastAck) => CLOSING_MS,
-        Some(
-            TcpState::SynSent
-            | TcpState::SynReceived
-            | TcpState::Established
-            | TcpState::FinWait
-            | TcpState::CloseWait
-            | TcpState::Other(_),
-        )
-        | None => return 0,
-    };
-    let left_ms = u64::try_from(entry.timeout.as_millis()).unwrap_or(u64::MAX);
-    closing.saturating_sub(left_ms)
-}
-
-fn key_of(record: &FlowRecord) -> Key {
-    let protocol = match record.transport {
-        Transport::Tcp => TCP,
-        Transport::Udp => UDP,
-        Transport::Icmp if record.src.is_ipv6() => ICMPV6,
-        Transport::Icmp => ICMP,
-        Transport::Other(number) => number,
-    };
-    debug_assert!(record.outcome == Outcome::Allowed);
-    Key {
-        protocol,
-        client: record.src,
-        server: record.dst,
-    }
-}
-
-/// Protocols whose ports conntrack reads and the engine does not: DCCP, SCTP, UDP-Lite. Their
-/// records could not be matched with an entry; they are found in the kernel's table instead.
-const fn is_unmatched(protocol: u8) -> bool {
-    matches!(protocol, 33 | 132 | 136)
-}
-
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-/// HTTP/3, which the engine tells from other UDP.
-const QUIC_PORT: u16 = 443;
-const ICMPV6: u8 = 58;
-/// Any number will do: a live server answers a SYN in its window or out of it with a challenge
-/// ACK (RFC 5961, section 4.2).
-const PROBE_SEQUENCE: u32 = 1;
-/// Time-out of the closing states as the sysctl plan sets it.
-const CLOSING_MS: u64 = 10_000;
 /// Allowed flows that may wait to be remembered.
 const EVENTS_MAX: usize = 1 << 16;
 /// Flows remembered; about 600 bytes each.
 const FLOWS_MAX: usize = 1 << 20;
 const IDLE_MS: u16 = 1_000;
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// Flows up to which expired entries are removed on time.
+const SWEPT_MAX: usize = 50_000;
+/// A mark that no entry has.
+const NOTHING: MarkFilter = MarkFilter {
+    value: u32::MAX,
+    mask: u32::MAX,
+};
+/// How often flows are compared with the kernel's table for no special reason.
+const COMPARE_EVERY: Duration = Duration::from_secs(900);
+/// How long after the last overrun, or the start, an event may still come.
+const SETTLED: Duration = Duration::from_millis(SETTLED_MS);
+const SETTLED_MS: u64 = 3_000;
 
 #[cfg(test)]
 mod tests;

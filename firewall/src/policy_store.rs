@@ -9,7 +9,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use ipc::record::Timestamp;
@@ -33,6 +32,8 @@ pub struct PolicyStore {
     /// The highest generation ever given, on disk or not.
     generation: u64,
     adopted_unix_ms: Option<u64>,
+    /// Whether `snapshot.json` is one that can be read again.
+    newest_is_good: bool,
     queues: Vec<QueueAddress>,
 }
 
@@ -146,6 +147,7 @@ impl PolicyStore {
             current,
             generation: 0,
             adopted_unix_ms: None,
+            newest_is_good: false,
             queues: Vec::new(),
         };
         let mut found = Found::default();
@@ -157,6 +159,7 @@ impl PolicyStore {
             match read(&path) {
                 Ok((snapshot, adopted_unix_ms)) => {
                     found.in_force = true;
+                    store.newest_is_good = path == store.path();
                     store.generation = store.generation.max(snapshot.generation());
                     store.adopted_unix_ms = Some(adopted_unix_ms);
                     store.current.snapshot.store(Arc::new(snapshot));
@@ -190,8 +193,9 @@ impl PolicyStore {
 
     /// Validates a policy, keeps it and brings it into force.
     ///
-    /// Returns once no queue thread judges by the old one. The same content again changes
-    /// nothing but the faults reported with it.
+    /// A queue thread finishes the packets it has in hand under the old one; whoever judges live
+    /// flows again waits for that. The same content again changes nothing but the faults reported
+    /// with it.
     ///
     /// # Errors
     /// When it is past a limit or cannot be written; the old one stays in force.
@@ -206,12 +210,10 @@ impl PolicyStore {
         self.generation = next.generation();
         self.adopted_unix_ms = Some(unix_ms);
         let next = Arc::new(next);
-        // A queue thread may be judging a packet under the old snapshot right now. Were live
-        // flows looked at before its verdict is out, the one it is about to hand to the
-        // kernel would be missed. So: publish, wait until no thread is on the old one; only
-        // then may the caller re-judge.
         self.current.snapshot.store(Arc::clone(&next));
-        self.await_generation(next.generation());
+        for queue in &self.queues {
+            queue.wake();
+        }
         Ok(Adoption {
             snapshot: next,
             previous,
@@ -243,23 +245,7 @@ impl PolicyStore {
         })
     }
 
-    fn await_generation(&self, generation: u64) {
-        let deadline = Instant::now() + ADOPTION_WAIT;
-        for queue in &self.queues {
-            queue.wake();
-        }
-        for queue in &self.queues {
-            while queue.generation_in_use() < generation {
-                if Instant::now() >= deadline {
-                    tracing::error!(generation, "a queue thread does not take up the policy");
-                    return;
-                }
-                std::thread::sleep(Duration::from_micros(50));
-            }
-        }
-    }
-
-    fn keep(&self, next: &Snapshot, unix_ms: u64) -> Result<(), AdoptError> {
+    fn keep(&mut self, next: &Snapshot, unix_ms: u64) -> Result<(), AdoptError> {
         let path = self.path();
         let stored = StoredV1 {
             version: ipc::VERSION,
@@ -268,10 +254,13 @@ impl PolicyStore {
             adopted: Timestamp::from_unix_ms(unix_ms),
             snapshot: SnapshotV1::from(next.draft()),
         };
+        let previous = self.previous_path();
         let kept = stored
             .to_json()
             .map_err(io::Error::other)
-            .and_then(|json| replace(&path, &self.previous_path(), &json));
+            .and_then(|json| replace(&path, &previous, self.newest_is_good, &json));
+        // After a failure between the moves nobody knows; the next start reads both.
+        self.newest_is_good = kept.is_ok();
         kept.map_err(|source| AdoptError::Write { path, source })
     }
 
@@ -286,7 +275,7 @@ impl PolicyStore {
 
 /// Writes `content` beside `path`, moves what is at `path` to `previous` and the new file into
 /// its place. A crash between the two moves leaves `previous` as the newest readable file.
-fn replace(path: &Path, previous: &Path, content: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, previous: &Path, is_good: bool, content: &[u8]) -> io::Result<()> {
     let new = path.with_extension("json.new");
     let mut options = OpenOptions::new();
     options
@@ -297,11 +286,9 @@ fn replace(path: &Path, previous: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = options.open(&new)?;
     file.write_all(content)?;
     file.sync_all()?;
-    match read(path) {
-        // A file that cannot be read must not push out the one that can.
-        Ok(_) => fs::rename(path, previous)?,
-        Err(_) if path.exists() && !previous.exists() => fs::rename(path, previous)?,
-        Err(_) => {}
+    // A file that cannot be read must not push out the one that can.
+    if is_good || (path.exists() && !previous.exists()) {
+        fs::rename(path, previous)?;
     }
     fs::rename(&new, path)?;
     match path.parent() {
@@ -341,8 +328,6 @@ fn stored_generation(path: &Path) -> u64 {
         .map_or(0, |header| header.generation)
 }
 
-/// How long a queue thread may take to finish the packets it has in hand.
-const ADOPTION_WAIT: Duration = Duration::from_millis(150);
 const SNAPSHOT_MODE: u32 = 0o640;
 
 #[cfg(test)]

@@ -12,18 +12,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use inspect::{Answer, Category, Counters, Env, FlowRecord, Inspector, Limits, Output};
+use ipc::record::Stream;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use policy::preferences::FlowLogVerbosity;
 use policy::{Name, Snapshot};
 use thiserror::Error;
 
-use crate::bindings::BindingStore;
+use crate::bindings::{BindingStore, Under};
 use crate::clock::Clock;
 use crate::confine;
 use crate::conntrack::Conntrack;
 use crate::flowlog::FlowLog;
 use crate::flows::FlowEvent;
-use crate::marks::QueueClass;
+use crate::marks::{self, QueueClass};
 use crate::netlink::NetlinkError;
 use crate::nfqueue::{Action, Batch, Event, Packet, Queue, QueueError, QueueOptions, VerdictBatch};
 use crate::policy_store::CurrentPolicy;
@@ -128,7 +129,8 @@ pub fn bind(index: usize, number: u16) -> Result<BoundQueue, QueueThreadError> {
     let raw = RawSender::open().map_err(QueueThreadError::Raw)?;
     let (orders, mailbox) =
         wake::mailbox(ORDERS_MAX).map_err(|error| QueueThreadError::Thread(error.into()))?;
-    let in_use = Arc::new(AtomicU64::new(0));
+    // Who judges nothing judges nothing by an older policy.
+    let in_use = Arc::new(AtomicU64::new(u64::MAX));
     Ok(BoundQueue {
         index,
         queue,
@@ -159,6 +161,7 @@ impl BoundQueue {
         limits: Limits,
     ) -> Result<QueueHandle, QueueThreadError> {
         let (orders, in_use) = (self.orders.clone(), Arc::clone(&self.in_use));
+        in_use.store(0, Ordering::Release);
         let number = self.queue.number();
         let worker = Worker {
             index: self.index,
@@ -196,7 +199,8 @@ impl QueueAddress {
         self.orders.wake();
     }
 
-    /// The generation every verdict of this thread is given under from now on.
+    /// The generation every verdict of this thread is given under from now on; the highest there is
+    /// before it serves.
     pub fn generation_in_use(&self) -> u64 {
         self.in_use.load(Ordering::Acquire)
     }
@@ -274,11 +278,15 @@ impl Worker {
     /// Judges undecided flows by a new policy. Only when their verdicts are out does the
     /// generation count as in use.
     fn adopt(&mut self, policy: &Snapshot) {
-        let bindings = Arc::clone(&self.surroundings.bindings);
+        let store = Arc::clone(&self.surroundings.bindings);
+        let bindings = Under {
+            store: &store,
+            policy,
+        };
         let env = Env {
             now: self.surroundings.clock.now(),
             policy,
-            bindings: &*bindings,
+            bindings: &bindings,
         };
         self.inspector.handle_policy(&env);
         self.perform(policy);
@@ -301,11 +309,15 @@ impl Worker {
     }
 
     fn take_orders(&mut self, policy: &Snapshot) -> bool {
-        let bindings = Arc::clone(&self.surroundings.bindings);
+        let store = Arc::clone(&self.surroundings.bindings);
+        let bindings = Under {
+            store: &store,
+            policy,
+        };
         let env = Env {
             now: self.surroundings.clock.now(),
             policy,
-            bindings: &*bindings,
+            bindings: &bindings,
         };
         let mut go_on = true;
         for order in self.mailbox.take() {
@@ -328,11 +340,15 @@ impl Worker {
         if received.datagrams == 0 {
             return Ok(());
         }
-        let bindings = Arc::clone(&self.surroundings.bindings);
+        let store = Arc::clone(&self.surroundings.bindings);
+        let bindings = Under {
+            store: &store,
+            policy,
+        };
         let env = Env {
             now: self.surroundings.clock.now(),
             policy,
-            bindings: &*bindings,
+            bindings: &bindings,
         };
         for event in batch.events() {
             match event {
@@ -366,11 +382,15 @@ impl Worker {
         {
             return;
         }
-        let bindings = Arc::clone(&self.surroundings.bindings);
+        let store = Arc::clone(&self.surroundings.bindings);
+        let bindings = Under {
+            store: &store,
+            policy,
+        };
         self.inspector.handle_timeout(&Env {
             now,
             policy,
-            bindings: &*bindings,
+            bindings: &bindings,
         });
         self.perform(policy);
     }
@@ -389,6 +409,12 @@ impl Worker {
                     self.answer();
                     if let Err(error) = self.raw.send(&segment_of(&reset)) {
                         tracing::debug!(%error, "sending a reset");
+                    }
+                }
+                Output::Ending(flow) => {
+                    let mark = marks::CT_KILL;
+                    if let Err(error) = self.conntrack.set_mark(&tuple_of(&flow), mark, mark) {
+                        tracing::warn!(%error, "ending a flow");
                     }
                 }
                 Output::Forget(flow) => {
@@ -436,7 +462,8 @@ impl Worker {
                 .flows
                 .send(FlowEvent::Allowed(record.clone()))
             {
-                self.surroundings.tally.count_flow_forgotten();
+                self.surroundings.tally.count_flows_forgotten(1);
+                self.surroundings.log.note_unseen(Stream::End, 1);
             }
         }
         let wanted = match policy.preferences().flow_log_verbosity {

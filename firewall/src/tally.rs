@@ -71,9 +71,9 @@ impl Tally {
         self.queue_drops.fetch_max(total, Ordering::Relaxed);
     }
 
-    /// Counts an allowed flow whose end will not be logged.
-    pub fn count_flow_forgotten(&self) {
-        add(&self.flows_forgotten, 1);
+    /// Counts allowed flows whose end will not be logged.
+    pub fn count_flows_forgotten(&self, flows: u64) {
+        add(&self.flows_forgotten, flows);
     }
 
     /// Counts that conntrack events were lost.

@@ -251,6 +251,40 @@ pub fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     ip(from.ip(), to.ip(), 17, &body)
 }
 
+/// The first packet of an SCTP association (RFC 9260, section 3.3.2), with `payload` in a parameter that every
+/// server skips.
+pub fn sctp_init(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.extend(from.port().to_be_bytes());
+    body.extend(to.port().to_be_bytes());
+    // Verification tag and checksum.
+    body.extend([0; 8]);
+    let padding = payload.len().next_multiple_of(4) - payload.len();
+    let parameter = 4 + payload.len() as u16;
+    body.extend([1, 0]);
+    body.extend((20 + parameter + padding as u16).to_be_bytes());
+    // Initiate tag, window, streams out and in, first number.
+    body.extend([0, 0, 0, 7, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 9]);
+    body.extend([0x80, 0x77]);
+    body.extend(parameter.to_be_bytes());
+    body.extend(payload);
+    body.extend(vec![0; padding]);
+    let sum = crc32c(&body);
+    body[8..12].copy_from_slice(&sum.to_le_bytes());
+    ip(from.ip(), to.ip(), 132, &body)
+}
+
+/// RFC 9260, appendix A.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let sum = bytes.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+            let carry = if sum & 1 == 1 { 0x82f6_3b78 } else { 0 };
+            (sum >> 1) ^ carry
+        })
+    });
+    !sum
+}
+
 /// An ICMP or ICMPv6 message.
 pub fn icmp(
     from: IpAddr,

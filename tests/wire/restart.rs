@@ -1,12 +1,14 @@
-//! Restarts and reloads: judged flows live, others are ended where that is known (promises 7, 8, 15).
+//! Restarts: judged flows live and stay known, all others end cleanly (promise 15).
 
 use std::time::Duration;
 
 use e2e::daemon::INVENTORY;
-use e2e::packet::{icmp, ip, udp};
-use e2e::topology::{Family, Topology};
+use e2e::hello::{self, ClientHello};
+use e2e::peer::{Recorder, Script};
+use e2e::topology::{MIRROR, Topology};
+use e2e::wait;
 
-use crate::scene::{EVIL_MARK, Scene, allowed, assert_echo, evil};
+use crate::scene::{EVIL_MARK, Scene, allowed, assert_echo, evil, finish};
 
 both_families! {
     fn daemon_restart_drops_no_judged_flow(family) {
@@ -16,7 +18,7 @@ both_families! {
         let mut flows: Vec<_> = (0..5)
             .map(|index| {
                 let mut tcp = attacker.connect(41_000 + index, scene.recorder.address, 77).unwrap();
-                crate::scene::finish(&mut tcp, &allowed());
+                finish(&mut tcp, &allowed());
                 tcp
             })
             .collect();
@@ -29,98 +31,77 @@ both_families! {
 }
 
 both_families! {
-    fn a_broken_inventory_on_reload_changes_nothing(family) {
+    /// What a flow was allowed for is known to the process after the one that allowed it: the next
+    /// policy ends it by name, and no other.
+    fn a_flow_from_before_a_kill_ends_by_name_at_the_next_policy(family) {
         let lab = Topology::new().unwrap();
-        let scene = Scene::new(&lab, family);
+        let mut scene = Scene::new(&lab, family);
+        let address = MIRROR.at(family, 443);
+        let mirror = Recorder::start(&lab.internet, address, Script::Tls).unwrap();
+        let attacker = lab.attacker().unwrap();
+        let mut kept = attacker.connect(41_000, scene.recorder.address, 77).unwrap();
+        finish(&mut kept, &allowed());
+        let mut ended = attacker.connect(41_001, address, 78).unwrap();
+        finish(&mut ended, &ClientHello::new(MIRROR.name).record());
         let before = scene.daemon.generation().unwrap();
-        scene.daemon.replace("[[group]]\nid = \"x\"\nruels = 1\n").unwrap();
-        let fault = [("cat", "fault")];
-        scene.daemon.logs().expect_in("config", &fault).unwrap();
+        crate::end_records::await_kept(&lab, 2);
+        for _ in 0..2 {
+            scene.daemon.kill().unwrap();
+            scene.daemon.restart().unwrap();
+        }
         assert_eq!(scene.daemon.generation().unwrap(), before);
-        scene.assert_allowed("the last good policy", &allowed());
-        scene.assert_refused("the last good policy", &evil(), &["name_not_allowed"]);
-    }
-}
-
-both_families! {
-    fn reload_ends_flows_no_longer_allowed_and_no_others(family) {
-        let lab = Topology::new().unwrap();
-        let scene = Scene::new(&lab, family);
-        let mut kept = scene.judged();
-        let mut ended = scene.judged();
-        // The second flow's client loses its groups; the address of the first keeps them.
-        let mirror = e2e::peer::Recorder::start(
-            &lab.internet,
-            e2e::topology::MIRROR.at(family, 443),
-            e2e::peer::Script::Tls,
-        )
-        .unwrap();
-        let port = scene.fresh_port();
-        let mut other = scene.attacker.connect(port, mirror.address, 5).unwrap();
-        let hello = e2e::hello::ClientHello::new(e2e::topology::MIRROR.name).record();
-        crate::scene::finish(&mut other, &hello);
         scene.daemon.reload(&INVENTORY.replace(",mirror.allowed.example", "")).unwrap();
-        assert!(other.pump(Duration::from_secs(3), |tcp| tcp.reset).unwrap(), "the flow was not ended");
-        assert!(mirror.was_reset());
-        assert_echo(&mut kept, b"still allowed");
-        assert_echo(&mut ended, b"still allowed");
-        let line = scene.refusal_of("policy_changed");
-        assert_eq!(line.text("dst"), mirror.address.ip().to_string());
+        assert!(ended.pump(Duration::from_secs(3), |tcp| tcp.reset).unwrap(), "it was not ended");
+        assert!(mirror.was_reset(), "its server was not told");
+        let line = scene.daemon.logs().expect(&[("reason", "policy_changed")]).unwrap();
+        assert_eq!(line.text("dhost"), MIRROR.name);
+        assert_echo(&mut kept, b"allowed before and after");
     }
 }
 
 both_families! {
-    /// What has no ports is carried by the kernel like everything else, and has to be found again.
-    fn reload_ends_what_is_not_tcp_too(family) {
+    /// Flows that were not judged yet have no verdict to live by: each is reset at both ends when
+    /// either says something, and nothing of what it says arrives.
+    fn flows_in_mid_handshake_end_cleanly_after_a_kill(family) {
         let lab = Topology::new().unwrap();
-        let rule = "description = \"postern:tls:*.wild.example\"\n  protocol = \"tcp\"\n  ports = \"443\"";
-        let open = INVENTORY.replace(rule, "description = \"postern:see-thru:2099-12-31\"\n  protocol = \"all\"\n  ports = \"all\"");
-        assert_ne!(open, INVENTORY);
-        let scene = Scene::with(&lab, family, &open, e2e::peer::Script::Tls);
-        let (from, to) = (scene.attacker.address(family), e2e::topology::RECORDER.address(family));
-        let kind = if family == Family::V4 { 8 } else { 128 };
-        let flows = [
-            icmp(from, to, kind, 0, [0, 7, 0, 1], b"CARRIED"),
-            udp(std::net::SocketAddr::new(from, 32_000), std::net::SocketAddr::new(to, 4_500), b"CARRIED"),
-            ip(from, to, 47, &[&[0, 0, 0x88, 0xb5][..], b"CARRIED"].concat()),
-        ];
-        let carried = || scene.outside.matching(|seen| seen.carries(b"CARRIED")).len();
-        for (index, flow) in flows.iter().enumerate() {
-            scene.attacker.send(flow).unwrap();
-            assert!(e2e::wait::holds(Duration::from_secs(5), || carried() > index), "flow {index} does not pass");
-        }
-        scene.daemon.reload(INVENTORY).unwrap();
-        std::thread::sleep(Duration::from_millis(500));
-        let before = carried();
-        for flow in &flows {
-            scene.attacker.send(flow).unwrap();
-        }
-        scene.outside.settle(Duration::from_millis(100));
-        assert_eq!(carried(), before, "a flow outlived the rule that let it pass");
-    }
-}
-
-both_families! {
-    fn verdict_names_its_generation(family) {
-        let lab = Topology::new().unwrap();
-        let scene = Scene::new(&lab, family);
-        scene.assert_refused("not yet", &evil(), &["name_not_allowed"]);
-        let first = scene.daemon.generation().unwrap();
-        scene.daemon.reload(&INVENTORY.replace("recorder.allowed.example", "api.allowed.example")).unwrap();
-        let second = scene.daemon.generation().unwrap();
-        scene.assert_refused("no longer", &allowed(), &["name_not_allowed"]);
-        let logs = scene.daemon.logs();
-        for (generation, host) in [(first, "evil.example"), (second, "recorder.allowed.example")] {
-            let generation = generation.to_string();
-            let line = logs.expect(&[("outcome", "disallowed"), ("dhost", host), ("generation", &generation)]).unwrap();
-            assert_eq!(line.text("policy_id").len(), 16);
+        let mut scene = Scene::new(&lab, family);
+        let attacker = lab.attacker().unwrap();
+        let to = scene.recorder.address;
+        let hello = evil();
+        let mut connected = attacker.connect(41_000, to, 1).unwrap();
+        let mut half_said = attacker.connect(41_001, to, 2).unwrap();
+        half_said.write(&hello[..40]).unwrap();
+        let mut answered = attacker.connect(41_002, to, 3).unwrap();
+        answered.write(&allowed()).unwrap();
+        assert!(answered.wait_bytes(hello::server_flight().len()).unwrap());
+        let dialled = |port: u16| scene.recorder.with_port(port).is_some();
+        assert!(wait::holds(wait::PATIENCE, || (41_000..41_003).all(dialled)));
+        scene.daemon.kill().unwrap();
+        scene.daemon.restart().unwrap();
+        connected.write(&hello).unwrap();
+        half_said.write(&hello[40..]).unwrap();
+        answered.write(&hello::protected(EVIL_MARK)).unwrap();
+        for tcp in [&mut connected, &mut half_said, &mut answered] {
+            let port = tcp.local.port();
+            assert!(tcp.wait_reset().unwrap(), "client of {port}");
+            assert!(scene.recorder.reset_port(port), "server of {port}");
         }
         scene.assert_never_left(EVIL_MARK);
+        assert_eq!(scene.refusal(&connected).text("reason"), "tcp_state");
+        // Their ports are as good as any others now.
+        let mut again = attacker.connect(41_000, to, 900).unwrap();
+        finish(&mut again, &allowed());
     }
 }
 
-impl Scene<'_> {
-    fn refusal_of(&self, reason: &str) -> e2e::flowlog::Line {
-        self.daemon.logs().expect(&[("reason", reason)]).unwrap()
+both_families! {
+    /// A connection opened while no daemon runs waits for its SYN to be repeated.
+    fn a_new_connection_waits_for_the_daemon(family) {
+        let lab = Topology::new().unwrap();
+        let mut scene = Scene::new(&lab, family);
+        scene.daemon.kill().unwrap();
+        scene.assert_nothing_new_leaves("no daemon");
+        scene.daemon.restart().unwrap();
+        scene.assert_allowed("the daemon is back", &allowed());
     }
 }

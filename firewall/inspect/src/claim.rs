@@ -174,6 +174,7 @@ impl Claim {
             pqc: self.pqc,
             rescued: false,
             http,
+            also: None,
         }
     }
 }

@@ -28,6 +28,7 @@ pub(crate) struct Facts {
     pub(crate) pqc: bool,
     pub(crate) rescued: bool,
     pub(crate) http: Option<HttpRecord>,
+    pub(crate) also: Option<Arc<[Arc<str>]>>,
 }
 
 impl Default for Facts {
@@ -40,6 +41,7 @@ impl Default for Facts {
             pqc: false,
             rescued: false,
             http: None,
+            also: None,
         }
     }
 }
@@ -99,6 +101,7 @@ impl Inspector {
             see_thru: ruling.see_thru.clone().filter(|_| is_client),
             would_reason: ruling.would_reason.filter(|_| is_client),
             http: facts.http.clone(),
+            also: facts.also.clone(),
             suppressed,
         };
         self.outputs.push_back(Output::Record(Box::new(record)));

@@ -26,6 +26,7 @@ impl Conversing {
             pqc: self.machine.is_pqc(),
             rescued: self.rescued,
             http: None,
+            also: None,
         }
     }
 

@@ -112,7 +112,7 @@ impl Inspector {
             Body::Tcp(segment) if self.limits.plain_options => {
                 !options::are_plain(segment.options, side, segment.syn)
             }
-            Body::Tcp(_) | Body::Udp { .. } | Body::Icmp { .. } | Body::Other(_) => false,
+            Body::Tcp(_) | Body::Udp { .. } | Body::Icmp { .. } | Body::Other { .. } => false,
         };
         packet
             .fault

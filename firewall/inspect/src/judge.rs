@@ -268,6 +268,14 @@ impl Inspector {
         if let Some(candidate) = judgement.candidates.first() {
             facts.dhost = Some(candidate.name.as_str().into());
         }
+        if let Some(others) = judgement
+            .candidates
+            .get(1..)
+            .filter(|rest| !rest.is_empty())
+        {
+            let names = others.iter().map(|other| other.name.as_str().into());
+            facts.also = Some(names.collect());
+        }
         let Judgement {
             ruling,
             is_lenient,

@@ -26,7 +26,7 @@ const fn speaks(packet: &Packet<'_>) -> (AppProto, Reason, Verdict) {
         Body::Udp { .. } => (AppProto::Udp, Reason::Udp, Verdict::Reject),
         Body::Icmp { .. } => (AppProto::Icmp, Reason::Icmp, Verdict::Reject),
         Body::Tcp(_) => (AppProto::Unknown, Reason::Internal, Verdict::Drop),
-        Body::Other(_) => (AppProto::Unknown, Reason::IpProtocol, Verdict::Drop),
+        Body::Other { .. } => (AppProto::Unknown, Reason::IpProtocol, Verdict::Drop),
     }
 }
 

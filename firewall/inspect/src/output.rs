@@ -88,6 +88,10 @@ pub enum Output {
     },
     /// Send a reset.
     Reset(Reset),
+    /// Mark this flow's conntrack entry as one that is being ended: every packet of it comes as
+    /// [`Class::Kill`] from then on. Comes before resets whose numbers are not certain: a careful
+    /// receiver answers those with the right ones (RFC 5961, section 3.2).
+    Ending(FlowKey),
     /// Delete this flow's conntrack entry, so that a SYN retransmission starts afresh.
     Forget(FlowKey),
     /// Resolve a name.

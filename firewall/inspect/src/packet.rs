@@ -14,6 +14,9 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
+const PORTED_DCCP: u8 = 33;
+const PORTED_SCTP: u8 = 132;
+const PORTED_UDP_LITE: u8 = 136;
 /// Hop-by-hop, routing, fragment, ESP, AH, destination options, mobility, HIP, Shim6 and the
 /// two kept for experiments (IANA, IPv6 Extension Header Types), and "no next header".
 const EXTENSION_HEADERS: [u8; 12] = [0, 43, 44, 50, 51, 59, 60, 135, 139, 140, 253, 254];
@@ -42,7 +45,11 @@ pub(crate) enum Body<'a> {
     Icmp {
         id: u16,
     },
-    Other(u8),
+    Other {
+        protocol: u8,
+        /// Source and destination port where the protocol has them where TCP does, else 0.
+        ports: (u16, u16),
+    },
 }
 
 /// One TCP segment.
@@ -135,7 +142,7 @@ impl<'a> Packet<'a> {
             Body::Tcp(_) => Transport::Tcp,
             Body::Udp { .. } => Transport::Udp,
             Body::Icmp { .. } => Transport::Icmp,
-            Body::Other(protocol) => Transport::Other(protocol),
+            Body::Other { protocol, .. } => Transport::Other(protocol),
         }
     }
 
@@ -146,7 +153,7 @@ impl<'a> Packet<'a> {
             Body::Tcp(segment) => segment.src_port,
             Body::Udp { src_port, .. } => *src_port,
             Body::Icmp { id } => *id,
-            Body::Other(_) => 0,
+            Body::Other { ports, .. } => ports.0,
         };
         SocketAddr::new(self.src, port)
     }
@@ -156,7 +163,8 @@ impl<'a> Packet<'a> {
         let port = match &self.body {
             Body::Tcp(segment) => segment.dst_port,
             Body::Udp { dst_port, .. } => *dst_port,
-            Body::Icmp { .. } | Body::Other(_) => 0,
+            Body::Icmp { .. } => 0,
+            Body::Other { ports, .. } => ports.1,
         };
         SocketAddr::new(self.dst, port)
     }
@@ -170,6 +178,15 @@ fn echo_id(message: &[u8]) -> u16 {
     }
 }
 
+/// The ports of a protocol that begins with them (RFC 4340, section 5.1; RFC 9260, section 3.1;
+/// RFC 3828, section 3.1). Conntrack tells flows apart by them, and so do records.
+const fn first_ports(header: &[u8]) -> (u16, u16) {
+    match header {
+        [a, b, c, d, ..] => (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])),
+        _ => (0, 0),
+    }
+}
+
 impl<'a> Body<'a> {
     fn read(protocol: u8, bytes: &'a [u8], fault: &mut Option<Reason>) -> Self {
         match protocol {
@@ -179,10 +196,21 @@ impl<'a> Body<'a> {
                     src_port: udp.source_port(),
                     dst_port: udp.destination_port(),
                 },
-                Err(_) => Self::Other(UDP),
+                Err(_) => Self::portless(UDP),
             },
             ICMP | ICMPV6 => Self::Icmp { id: echo_id(bytes) },
-            other => Self::Other(other),
+            PORTED_DCCP | PORTED_SCTP | PORTED_UDP_LITE => Self::Other {
+                protocol,
+                ports: first_ports(bytes),
+            },
+            other => Self::portless(other),
+        }
+    }
+
+    const fn portless(protocol: u8) -> Self {
+        Self::Other {
+            protocol,
+            ports: (0, 0),
         }
     }
 
@@ -190,12 +218,12 @@ impl<'a> Body<'a> {
         let Ok(tcp) = TcpHeaderSlice::from_slice(bytes) else {
             // Shorter than its own header; conntrack calls it invalid, so do we.
             fault.get_or_insert(Reason::TcpState);
-            return Self::Other(TCP);
+            return Self::portless(TCP);
         };
         let header = tcp.slice().len();
         let (Some(options), Some(payload)) = (bytes.get(20..header), bytes.get(header..)) else {
             fault.get_or_insert(Reason::TcpState);
-            return Self::Other(TCP);
+            return Self::portless(TCP);
         };
         if tcp.urg() || tcp.urgent_pointer() != 0 {
             fault.get_or_insert(Reason::TcpUrgent);

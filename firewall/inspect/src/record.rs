@@ -104,6 +104,8 @@ pub struct FlowRecord {
     pub would_reason: Option<Reason>,
     /// The request, with protocol `http` only.
     pub http: Option<HttpRecord>,
+    /// SSH, which claims no name: the names beside `dhost` that the flow was judged by.
+    pub also: Option<Arc<[Arc<str>]>>,
     /// Refusals of this client that were not logged since its last logged one.
     pub suppressed: u64,
 }

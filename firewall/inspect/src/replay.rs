@@ -156,7 +156,7 @@ impl Replay {
         }
         match &packet.body {
             Body::Tcp(segment) => self.tcp(&packet, segment, bytes),
-            Body::Udp { .. } | Body::Icmp { .. } | Body::Other(_) => self.other(&packet, bytes),
+            Body::Udp { .. } | Body::Icmp { .. } | Body::Other { .. } => self.other(&packet, bytes),
         }
     }
 
@@ -274,13 +274,13 @@ impl Replay {
         let header = if src.is_ipv4() { 20 } else { 40 };
         let begins = match &packet.body {
             Body::Icmp { .. } => bytes.get(header).is_some_and(|kind| ECHO.contains(kind)),
-            Body::Tcp(_) | Body::Udp { .. } | Body::Other(_) => true,
+            Body::Tcp(_) | Body::Udp { .. } | Body::Other { .. } => true,
         };
         let protocol = match &packet.body {
             Body::Tcp(_) => 6,
             Body::Udp { .. } => 17,
             Body::Icmp { .. } => 1,
-            Body::Other(protocol) => *protocol,
+            Body::Other { protocol, .. } => *protocol,
         };
         let is_reply = self.others.contains(&(protocol, dst, src));
         if forwarded && begins && !is_reply && self.others.insert((protocol, src, dst)) {
@@ -325,7 +325,10 @@ impl Replay {
                     verdict: Verdict::Judged,
                     ..
                 } => came.over = true,
-                Output::Verdict { .. } | Output::Reset(_) | Output::Forget(_) => {}
+                Output::Verdict { .. }
+                | Output::Reset(_)
+                | Output::Forget(_)
+                | Output::Ending(_) => {}
                 Output::UnknownClient(_) => came.unknown = true,
                 Output::Query(query) => {
                     let known = self.learnt.is_known(&query.name) == Known::Answered;

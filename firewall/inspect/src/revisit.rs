@@ -100,7 +100,9 @@ impl Inspector {
             Stage::Conversing(talk) => {
                 let facts = talk.facts();
                 let name = talk.machine.name().cloned();
-                let named = rule_claim(env, &key, facts.proto, name.as_ref(), true);
+                // Bound it was when its claim was judged; whether it may be is the policy's to say.
+                let bound = env.bindings.is_global(key.server.ip());
+                let named = rule_claim(env, &key, facts.proto, name.as_ref(), bound);
                 let blind = rule_blind(env, &key);
                 talk.is_lenient = blind.is_allowed();
                 keep_ruling(&mut talk.ruling, named, blind)
@@ -111,7 +113,8 @@ impl Inspector {
                     .dhost
                     .as_deref()
                     .and_then(|name| Name::parse(name.as_bytes()).ok());
-                let named = rule_claim(env, &key, facts.proto, name.as_ref(), true);
+                let bound = env.bindings.is_global(key.server.ip());
+                let named = rule_claim(env, &key, facts.proto, name.as_ref(), bound);
                 keep_ruling(&mut http.ruling, named, rule_blind(env, &key))
             }
         };

@@ -11,7 +11,7 @@ use crate::env::Env;
 use crate::flow::{FlowKey, Side};
 use crate::inspector::Inspector;
 use crate::judge::{rule_blind, ssh_candidates};
-use crate::output::Verdict;
+use crate::output::{Output, Verdict};
 use crate::packet::Segment;
 use crate::reassembly::Placed;
 use crate::record::Category;
@@ -155,6 +155,9 @@ impl Inspector {
             Side::Server => (key.server, key.client),
         };
         if !segment.rst {
+            // Bytes before these may have been held by whoever judged before us, so that neither
+            // end expects these numbers.
+            self.outputs.push_back(Output::Ending(key));
             self.reset(from, to, segment.seq, segment.ack);
             self.reset(to, from, segment.ack, segment.end());
         }

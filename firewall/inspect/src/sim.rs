@@ -189,6 +189,7 @@ impl World {
                 }
                 Output::Reset(reset) => self.resets.push(reset),
                 Output::Forget(key) => self.forgotten.push(key),
+                Output::Ending(_) => {}
                 Output::Query(query) => self.queries.push(query),
                 Output::UnknownClient(addr) => self.unknown.push(addr),
                 Output::Record(record) => self.records.push(*record),

@@ -24,12 +24,17 @@ impl Scope {
     /// `allow_private_answers` makes an exception for everything but loopback, link-local,
     /// unspecified, multicast and metadata addresses and our own.
     pub fn may_be_bound(&self, addr: IpAddr) -> bool {
+        match &self.policy {
+            Some(policy) => self.may_be_bound_under(policy, addr),
+            None => !is_forbidden(addr) && !self.own.contains(&addr) && is_global(addr),
+        }
+    }
+
+    /// The same under another policy than the scope's own.
+    pub fn may_be_bound_under(&self, policy: &Snapshot, addr: IpAddr) -> bool {
         if is_forbidden(addr) || self.own.contains(&addr) {
             return false;
         }
-        let Some(policy) = &self.policy else {
-            return is_global(addr);
-        };
         let listed = &policy.preferences().allow_private_answers;
         if listed.iter().any(|net| net.contains(&addr)) {
             return true;

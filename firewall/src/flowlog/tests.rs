@@ -26,6 +26,7 @@ fn record(outcome: Outcome) -> Box<FlowRecord> {
         see_thru: None,
         would_reason: None,
         http: None,
+        also: None,
         suppressed: 0,
     })
 }

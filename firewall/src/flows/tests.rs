@@ -1,9 +1,13 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use inspect::Category;
+use inspect::{Category, Outcome};
 use policy::inventory::{Scope, read};
+use policy::{AppProto, Date, Name, Transport};
 
+use super::rejudge::is_allowed;
+use super::table::{Flow, ICMP, TCP, UDP};
 use super::*;
+use crate::conntrack::{TcpState, Tuple};
 
 const INVENTORY: &str = r#"
 [[group]]
@@ -24,9 +28,17 @@ fn policy(inventory: &str) -> Snapshot {
 }
 
 fn flow(name: Option<&str>) -> (Key, Flow) {
+    let record = record(name);
+    let key = Key::of_record(&record);
+    let record = Some(Box::new(record));
+    let ending = false;
+    (key, Flow { record, ending })
+}
+
+pub(super) fn record(name: Option<&str>) -> FlowRecord {
     let client = SocketAddr::from(([10, 0, 0, 1], 40_000));
     let server = SocketAddr::from(([8, 8, 8, 8], 443));
-    let record = FlowRecord {
+    FlowRecord {
         unix_ms: 0,
         category: Category::Client,
         outcome: Outcome::Allowed,
@@ -46,20 +58,20 @@ fn flow(name: Option<&str>) -> (Key, Flow) {
         see_thru: None,
         would_reason: None,
         http: None,
+        also: None,
         suppressed: 0,
-    };
-    (
-        key_of(&record),
-        Flow {
-            record: Some(Box::new(record)),
-            ending: false,
-        },
-    )
+    }
+}
+
+/// Whether a flow goes on, to an address that may be bound and has no names now.
+fn goes_on(inventory: &str, key: &Key, flow: &Flow) -> bool {
+    let date = Date::from_unix_ms(0);
+    is_allowed(&policy(inventory), key, flow, date, true, &|_| {})
 }
 
 fn allowed(inventory: &str, name: Option<&str>) -> bool {
     let (key, flow) = flow(name);
-    is_allowed(&policy(inventory), &key, &flow, Date::from_unix_ms(0))
+    goes_on(inventory, &key, &flow)
 }
 
 #[test]
@@ -81,17 +93,107 @@ fn flow_ends_when_its_port_its_group_or_its_client_goes() {
 }
 
 #[test]
-fn flow_from_before_a_restart_is_judged_by_its_ends() {
+fn flow_that_nobody_knows_the_name_of_ends_unless_any_bytes_may_pass() {
     let (key, _) = flow(None);
     let orphan = Flow {
         record: None,
         ending: false,
     };
-    let judge =
-        |inventory: &str| is_allowed(&policy(inventory), &key, &orphan, Date::from_unix_ms(0));
-    assert!(judge(INVENTORY));
-    assert!(!judge(&INVENTORY.replace("\"443\"", "\"8443\"")));
-    assert!(!judge(&INVENTORY.replace("10.0.0.1", "10.0.0.2")));
+    assert!(!goes_on(INVENTORY, &key, &orphan));
+    let entry = "postern:tls:api.example.org";
+    let see_thru = INVENTORY.replace(entry, "postern:see-thru:2099-12-31");
+    assert!(goes_on(&see_thru, &key, &orphan));
+    let listed = INVENTORY.replace(entry, "postern:address");
+    let listed = format!("[preferences]\naddress_rules = \"allow\"\n{listed}").replace(
+        "ports = \"443\"",
+        "ports = \"443\"\n  cidr = \"8.8.8.0/24\"",
+    );
+    assert!(goes_on(&listed, &key, &orphan));
+}
+
+#[test]
+fn ssh_flow_goes_on_while_any_name_it_was_or_is_bound_to_is_allowed() {
+    let inventory = INVENTORY.replace("tls:api", "ssh:api");
+    let (key, mut flow) = flow(Some("aaa.example.org"));
+    let date = Date::from_unix_ms(0);
+    let record = flow.record.as_mut().unwrap();
+    record.proto = AppProto::Ssh;
+    assert!(!goes_on(&inventory, &key, &flow));
+    let now = Name::parse(b"api.example.org").unwrap();
+    assert!(is_allowed(
+        &policy(&inventory),
+        &key,
+        &flow,
+        date,
+        true,
+        &|each| each(&now)
+    ));
+    let record = flow.record.as_mut().unwrap();
+    record.also = Some([Arc::from("api.example.org")].into());
+    assert!(goes_on(&inventory, &key, &flow));
+}
+
+#[test]
+fn flow_ends_when_its_address_may_no_longer_be_bound() {
+    let (key, flow) = flow(Some("api.example.org"));
+    let date = Date::from_unix_ms(0);
+    assert!(!is_allowed(
+        &policy(INVENTORY),
+        &key,
+        &flow,
+        date,
+        false,
+        &|_| {}
+    ));
+}
+
+/// A record allowed at this time, of the same ends.
+fn at(unix_ms: u64) -> Box<FlowRecord> {
+    Box::new(FlowRecord {
+        unix_ms,
+        ..record(Some("api.example.org"))
+    })
+}
+
+#[test]
+fn end_belongs_to_the_flow_that_was_there_before_it() {
+    let mut flows = FlowTable::new(10);
+    let key = Key::of_record(&at(0));
+    assert!(flows.insert(at(100)).is_some());
+    assert!(flows.insert(at(300)).is_some());
+    // The event of the first comes after the record of the second.
+    let first = flows.take(&key, 200);
+    assert_eq!((first.record.unwrap().unix_ms, first.lost), (100, 0));
+    assert!(flows.contains(&key));
+    let second = flows.take(&key, 400);
+    assert_eq!((second.record.unwrap().unix_ms, second.lost), (300, 0));
+    assert_eq!(flows.take(&key, 500), Taken::default());
+}
+
+#[test]
+fn flow_whose_event_never_came_is_lost_once() {
+    let mut flows = FlowTable::new(10);
+    let key = Key::of_record(&at(0));
+    flows.insert(at(100));
+    flows.insert(at(300));
+    let taken = flows.take(&key, 400);
+    assert_eq!((taken.record.unwrap().unix_ms, taken.lost), (300, 1));
+    flows.insert(at(500));
+    assert_eq!(flows.retain_present(&HashSet::new(), 400), []);
+    assert_eq!(flows.retain_present(&HashSet::new(), 600), [key]);
+    assert_eq!(flows.len(), 0);
+}
+
+#[test]
+fn full_table_takes_no_more_flows() {
+    let mut flows = FlowTable::new(1);
+    assert!(flows.insert(at(1)).is_some());
+    let other = FlowRecord {
+        src: SocketAddr::from(([10, 0, 0, 1], 40_001)),
+        ..*at(2)
+    };
+    assert!(flows.insert(Box::new(other)).is_none());
+    assert!(flows.insert(at(3)).is_some());
 }
 
 #[test]
@@ -109,16 +211,15 @@ fn what_is_not_tcp_ends_with_its_rule_remembered_or_not() {
         let (_, mut flow) = flow(None);
         let record = flow.record.as_mut().unwrap();
         (record.transport, record.proto) = (transport, proto);
-        let key = key_of(record);
+        let key = Key::of_record(record);
         assert_eq!(key.protocol, protocol, "as the kernel's table has it");
         let forgotten = Flow {
             record: None,
             ending: false,
         };
         for flow in [flow, forgotten] {
-            let judge = |text: &str| is_allowed(&policy(text), &key, &flow, Date::from_unix_ms(0));
-            assert!(judge(&see_thru), "{proto:?}");
-            assert!(!judge(INVENTORY), "{proto:?}");
+            assert!(goes_on(&see_thru, &key, &flow), "{proto:?}");
+            assert!(!goes_on(INVENTORY, &key, &flow), "{proto:?}");
         }
     }
 }
@@ -137,14 +238,27 @@ fn duration_leaves_out_the_closing_states_time_out() {
         out: Default::default(),
         back: Default::default(),
         timestamps: Default::default(),
-        timeout: std::time::Duration::ZERO,
+        timeout: Duration::ZERO,
         tcp_state: Some(TcpState::TimeWait),
         assured: true,
         offloaded: false,
     };
-    assert_eq!(idle_at_end_ms(&entry), 10_000);
-    entry.timeout = std::time::Duration::from_secs(4);
-    assert_eq!(idle_at_end_ms(&entry), 6_000);
+    let timeouts = TimeOuts::read_from(|name| match name {
+        "tcp_timeout_time_wait" => Some(10),
+        "tcp_timeout_established" => Some(3_600),
+        _ => None,
+    });
+    let end = |entry: &mut Entry, stop_ms: u64| {
+        entry.timestamps.start_ns = 1_000 * 1_000_000;
+        let end = timeouts.end_of(record(None), entry, stop_ms);
+        (end.unix_ms, end.duration_ms)
+    };
+    assert_eq!(end(&mut entry, 13_000), (3_000, 2_000));
+    // Deleted with four seconds to go.
+    entry.timeout = Duration::from_secs(4);
+    assert_eq!(end(&mut entry, 13_000), (7_000, 6_000));
+    entry.timeout = Duration::ZERO;
     entry.tcp_state = Some(TcpState::Established);
-    assert_eq!(idle_at_end_ms(&entry), 0);
+    assert_eq!(end(&mut entry, 3_605_000), (5_000, 4_000));
+    assert_eq!(end(&mut entry, 2_000), (1_000, 0));
 }

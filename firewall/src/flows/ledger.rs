@@ -1,0 +1,310 @@
+//! What outlives the process: the flows that have an `allowed` line and no `end` line yet.
+//!
+//! A file of lines, added to as flows come and go and written anew when most of it is past. It is
+//! never forced to disk: it has to survive the end of the process, and the flows themselves do
+//! not survive the end of the kernel. A file of another boot is ignored for that reason.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use inspect::{Category, FlowRecord, HttpRecord, Outcome, SeeThruRecord};
+use ipc::record::{FlowLineV1, Text};
+use policy::Transport;
+use serde::{Deserialize, Serialize};
+
+use super::table::{FlowTable, Key};
+use crate::flowlog::flow_line;
+
+/// One line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    /// The first line: which boot of the kernel the rest belongs to.
+    Boot(String),
+    /// A flow was allowed.
+    Flow(Box<KeptFlow>),
+    /// It has ended: protocol, client, server.
+    End(u8, SocketAddr, SocketAddr),
+}
+
+/// A flow as it is kept.
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptFlow {
+    protocol: u8,
+    line: FlowLineV1,
+    /// The other names an SSH flow was judged by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    also: Vec<String>,
+}
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    path: PathBuf,
+    file: Option<File>,
+    /// Lines not written yet.
+    pending: Vec<u8>,
+    /// Bytes written since the file was last written anew.
+    written: usize,
+    /// Flows in the file that have not ended.
+    live: HashSet<Key>,
+    /// The size of the live part when the file was last written anew.
+    compacted: usize,
+    failed: bool,
+}
+
+impl Ledger {
+    /// The ledger in a folder. Nothing is read or written yet.
+    pub(super) fn new(state_dir: &Path) -> Self {
+        Self {
+            path: state_dir.join("flows.jsonl"),
+            file: None,
+            pending: Vec::new(),
+            written: 0,
+            live: HashSet::new(),
+            compacted: 0,
+            failed: false,
+        }
+    }
+
+    /// Reads what the process before this one left, oldest first, and begins the file anew with
+    /// it.
+    pub(super) fn recover(&mut self) -> Vec<FlowRecord> {
+        let kept = match File::open(&self.path) {
+            Ok(file) => read(file, &boot_id()),
+            Err(_) => BTreeMap::new(),
+        };
+        let mut records = Vec::with_capacity(kept.len());
+        for flow in kept.into_values() {
+            if let Some(record) = record_of(flow) {
+                self.add(&record);
+                records.push(record);
+            }
+        }
+        let content = std::mem::take(&mut self.pending);
+        let begun = self.begin(&content);
+        self.note(begun);
+        records
+    }
+
+    /// Adds an allowed flow.
+    pub(super) fn add(&mut self, record: &FlowRecord) {
+        if self.live.len() >= FLOWS_MAX {
+            // Without provenance such a flow ends at the first policy change after a restart.
+            return;
+        }
+        let key = Key::of_record(record);
+        let line = Line::Flow(Box::new(kept(&key, record)));
+        self.push(&line);
+        self.live.insert(key);
+    }
+
+    /// Notes that a flow has ended; `again` when another of the same ends goes on, whose line is
+    /// the later one and stays.
+    pub(super) fn remove(&mut self, key: &Key, again: bool) {
+        if again || !self.live.remove(key) {
+            return;
+        }
+        self.push(&Line::End(key.protocol, key.client, key.server));
+    }
+
+    /// Hands to the kernel what was added since; from there it survives the process.
+    pub(super) fn flush(&mut self, flows: &FlowTable) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let pending = std::mem::take(&mut self.pending);
+        self.written = self.written.saturating_add(pending.len());
+        let outgrown = self.compacted.saturating_mul(2).saturating_add(SLACK_BYTES);
+        let done = if self.written > outgrown || self.file.is_none() {
+            self.rewrite(flows)
+        } else {
+            match &mut self.file {
+                Some(file) => file.write_all(&pending),
+                None => Ok(()),
+            }
+        };
+        if done.is_err() {
+            // Half a line may be there: the next flush begins anew.
+            self.file = None;
+        }
+        self.note(done);
+    }
+
+    /// Writes the file anew with the flows that have not ended.
+    fn rewrite(&mut self, flows: &FlowTable) -> io::Result<()> {
+        self.live.clear();
+        for (key, flow) in flows.iter() {
+            if let Some(record) = &flow.record
+                && self.live.len() < FLOWS_MAX
+            {
+                self.live.insert(*key);
+                self.push(&Line::Flow(Box::new(kept(key, record))));
+            }
+        }
+        let content = std::mem::take(&mut self.pending);
+        self.begin(&content)
+    }
+
+    /// Puts a file with this content in place.
+    fn begin(&mut self, content: &[u8]) -> io::Result<()> {
+        let fresh = self.path.with_extension("jsonl.new");
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(MODE);
+        let mut file = options.open(&fresh)?;
+        let mut header = serde_json::to_vec(&Line::Boot(boot_id()))?;
+        header.push(b'\n');
+        file.write_all(&header)?;
+        file.write_all(content)?;
+        fs::rename(&fresh, &self.path)?;
+        self.file = Some(file);
+        self.written = content.len();
+        self.compacted = content.len();
+        Ok(())
+    }
+
+    fn push(&mut self, line: &Line) {
+        match serde_json::to_writer(&mut self.pending, line) {
+            Ok(()) => self.pending.push(b'\n'),
+            Err(error) => tracing::error!(%error, "a flow that is no JSON"),
+        }
+    }
+
+    /// Says the first of a row of failures.
+    fn note(&mut self, done: io::Result<()>) {
+        match done {
+            Ok(()) => self.failed = false,
+            Err(error) if !self.failed => {
+                self.failed = true;
+                let path = self.path.display();
+                tracing::error!(%error, %path, "keeping the live flows for the next start");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// The flows of a file that have not ended, in the order of their time. Whatever is damaged is
+/// passed over: the last line of a process that was killed may be half a one.
+fn read(file: File, boot: &str) -> BTreeMap<(u64, usize), KeptFlow> {
+    let mut lines = BufReader::new(file.take(BYTES_MAX));
+    let mut flows: HashMap<(u8, SocketAddr, SocketAddr), (usize, KeptFlow)> = HashMap::new();
+    let mut text = Vec::new();
+    let mut is_ours = false;
+    for number in 0_usize.. {
+        text.clear();
+        match lines.read_until(b'\n', &mut text) {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+        match serde_json::from_slice::<Line>(&text) {
+            Ok(Line::Boot(of)) => is_ours = of == boot,
+            Ok(Line::Flow(flow)) if is_ours => {
+                let line = &flow.line;
+                let client = SocketAddr::new(line.src, line.spt);
+                let server = SocketAddr::new(line.dst, line.dpt);
+                flows.insert((flow.protocol, client, server), (number, *flow));
+            }
+            Ok(Line::End(protocol, client, server)) => {
+                flows.remove(&(protocol, client, server));
+            }
+            Ok(Line::Flow(_)) | Err(_) => {}
+        }
+    }
+    flows
+        .into_values()
+        .map(|(number, flow)| ((flow.line.time.unix_ms(), number), flow))
+        .collect()
+}
+
+fn kept(key: &Key, record: &FlowRecord) -> KeptFlow {
+    let also = record.also.iter().flat_map(|names| names.iter());
+    KeptFlow {
+        protocol: key.protocol,
+        line: flow_line(record, &Text::from_static("")),
+        also: also.map(|name| name.to_string()).collect(),
+    }
+}
+
+/// The record again. `None` when a later build wrote a word this one does not know.
+fn record_of(kept: KeptFlow) -> Option<FlowRecord> {
+    let line = kept.line;
+    let arc = |text: &Text| Arc::<str>::from(text.as_str());
+    let is_address = |text: &Text| text.as_str().parse() == Ok(line.dst);
+    let see_thru = line.see_thru_gid.as_ref().map(|gid| SeeThruRecord {
+        exerted: line.see_thru_exerted.unwrap_or(false),
+        gid: arc(gid),
+        days_remaining: line.see_thru_days_remaining.unwrap_or(0),
+    });
+    let boxed = |text: &Option<Text>| {
+        text.as_ref()
+            .map_or_else(Box::default, |t| t.as_str().into())
+    };
+    let http = line.http_method.as_ref().map(|_| HttpRecord {
+        method: boxed(&line.http_method),
+        path: boxed(&line.http_path),
+        user_agent: boxed(&line.http_user_agent),
+        code: line.http_code,
+    });
+    let names: Vec<Arc<str>> = kept.also.iter().map(|name| Arc::from(&**name)).collect();
+    Some(FlowRecord {
+        unix_ms: line.time.unix_ms(),
+        category: Category::Client,
+        outcome: Outcome::Allowed,
+        dhost: Some(&line.dhost).filter(|text| !is_address(text)).map(arc),
+        src: SocketAddr::new(line.src, line.spt),
+        dst: SocketAddr::new(line.dst, line.dpt),
+        transport: match kept.protocol {
+            super::table::TCP => Transport::Tcp,
+            super::table::UDP => Transport::Udp,
+            super::table::ICMP | super::table::ICMPV6 => Transport::Icmp,
+            other => Transport::Other(other),
+        },
+        proto: line.proto.as_str().parse().ok()?,
+        proto_v: version(line.proto_v.as_ref()),
+        instance: line.instance.as_ref().map(arc),
+        gid: line.gid.as_ref().map(arc),
+        rule: line.rule.as_ref().map(arc),
+        generation: line.generation,
+        policy_id: arc(&line.policy_id),
+        pqc: line.pqc.unwrap_or(false),
+        rescued: line.rescued.unwrap_or(false),
+        see_thru,
+        would_reason: match &line.would_reason {
+            Some(reason) => Some(reason.as_str().parse().ok()?),
+            None => None,
+        },
+        http,
+        also: (!names.is_empty()).then(|| names.into()),
+        suppressed: 0,
+    })
+}
+
+/// The engine's own word for a version.
+fn version(text: Option<&Text>) -> &'static str {
+    let known = ["1.3", "1.2", "1.1", "1.0", "2.0", "ssl2", "ssl3", "unknown"];
+    let text = text.map_or("", Text::as_str);
+    known.into_iter().find(|word| *word == text).unwrap_or("")
+}
+
+/// Which boot of the kernel this is.
+fn boot_id() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    text.unwrap_or_default().trim().to_owned()
+}
+
+/// Flows kept; about 500 bytes each.
+const FLOWS_MAX: usize = 1 << 18;
+/// Bytes past twice the live part after which the file is written anew.
+const SLACK_BYTES: usize = 16 << 20;
+/// Bytes read at the start: more than the file can have.
+const BYTES_MAX: u64 = 2 << 30;
+const MODE: u32 = 0o640;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+use std::sync::Arc;
+
+use policy::{AppProto, Reason};
+
+use super::super::tests::record;
+use super::*;
+
+fn full() -> FlowRecord {
+    FlowRecord {
+        unix_ms: 1_790_000_000_042,
+        instance: Some(Arc::from("web-1")),
+        gid: Some(Arc::from("web")),
+        rule: Some(Arc::from("2")),
+        generation: 70_007,
+        policy_id: Arc::from("0011223344556677"),
+        pqc: true,
+        rescued: true,
+        see_thru: Some(SeeThruRecord {
+            exerted: true,
+            gid: Arc::from("web"),
+            days_remaining: 3,
+        }),
+        would_reason: Some(Reason::Ech),
+        also: Some([Arc::from("b.example.org")].into()),
+        ..record(Some("api.example.org"))
+    }
+}
+
+fn recovered(dir: &Path) -> Vec<FlowRecord> {
+    Ledger::new(dir).recover()
+}
+
+#[test]
+fn everything_known_of_a_flow_is_known_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::new(dir.path());
+    assert!(ledger.recover().is_empty());
+    let udp = FlowRecord {
+        transport: Transport::Udp,
+        proto: AppProto::Udp,
+        proto_v: "",
+        dhost: None,
+        ..record(None)
+    };
+    let sctp = FlowRecord {
+        transport: Transport::Other(132),
+        proto: AppProto::Unknown,
+        ..udp.clone()
+    };
+    let flows = FlowTable::new(10);
+    for record in [&full(), &udp, &sctp] {
+        ledger.add(record);
+    }
+    ledger.flush(&flows);
+    // Killed: nothing is closed, nothing is said.
+    drop(ledger);
+    let mut found = recovered(dir.path());
+    found.sort_by_key(|record| std::cmp::Reverse(record.unix_ms));
+    assert_eq!(found.first(), Some(&full()));
+    assert!(found.contains(&udp) && found.contains(&sctp));
+    // The file was begun anew with them.
+    assert_eq!(recovered(dir.path()).len(), 3);
+}
+
+#[test]
+fn ended_flows_half_lines_and_other_boots_are_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::new(dir.path());
+    drop(ledger.recover());
+    let flows = FlowTable::new(10);
+    ledger.add(&full());
+    ledger.remove(&Key::of_record(&full()), false);
+    let other = FlowRecord {
+        src: SocketAddr::from(([10, 0, 0, 9], 1)),
+        ..full()
+    };
+    ledger.add(&other);
+    ledger.flush(&flows);
+    let path = dir.path().join("flows.jsonl");
+    let mut text = fs::read_to_string(&path).unwrap();
+    text.push_str("{\"flow\":{\"protocol\":6,\"li");
+    fs::write(&path, &text).unwrap();
+    assert_eq!(recovered(dir.path()), [other]);
+    fs::write(&path, text.replacen(&boot_id(), "another-boot", 1)).unwrap();
+    assert_eq!(recovered(dir.path()), []);
+}
+
+#[test]
+fn file_is_bounded_by_the_flows_that_live() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::new(dir.path());
+    drop(ledger.recover());
+    let flows = FlowTable::new(10);
+    let key = Key::of_record(&full());
+    for _ in 0..60 {
+        for _ in 0..1_000 {
+            ledger.add(&full());
+            ledger.remove(&key, false);
+        }
+        ledger.flush(&flows);
+    }
+    let bytes = fs::metadata(dir.path().join("flows.jsonl")).unwrap().len();
+    assert!(bytes < (SLACK_BYTES + (1 << 20)) as u64, "{bytes}");
+    assert!(ledger.path.exists() && ledger.live.is_empty());
+}

@@ -1,0 +1,212 @@
+//! The flows themselves, by protocol and ends.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+
+use inspect::FlowRecord;
+use policy::Transport;
+
+use crate::conntrack::Tuple;
+
+pub(super) const ICMP: u8 = 1;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+pub(super) const ICMPV6: u8 = 58;
+
+/// A flow by protocol and its ends as the client sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) protocol: u8,
+    pub(super) client: SocketAddr,
+    pub(super) server: SocketAddr,
+}
+
+impl Key {
+    /// The flow whose entry has this original tuple.
+    pub(super) const fn of(original: &Tuple) -> Self {
+        Self {
+            protocol: original.protocol,
+            client: original.source,
+            server: original.destination,
+        }
+    }
+
+    /// The original tuple of its entry.
+    pub(super) const fn tuple(&self) -> Tuple {
+        Tuple {
+            protocol: self.protocol,
+            source: self.client,
+            destination: self.server,
+        }
+    }
+
+    /// The flow of a `client` record.
+    pub(super) fn of_record(record: &FlowRecord) -> Self {
+        let protocol = match record.transport {
+            Transport::Tcp => TCP,
+            Transport::Udp => UDP,
+            Transport::Icmp if record.src.is_ipv6() => ICMPV6,
+            Transport::Icmp => ICMP,
+            Transport::Other(number) => number,
+        };
+        debug_assert!(record.is_allowed());
+        Self {
+            protocol,
+            client: record.src,
+            server: record.dst,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// `None` when nobody knows what it was allowed for.
+    pub(super) record: Option<Box<FlowRecord>>,
+    /// It is being ended.
+    pub(super) ending: bool,
+}
+
+/// What [`FlowTable::take`] found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// The flow's record.
+    pub(super) record: Option<Box<FlowRecord>>,
+    /// Earlier flows of these ends whose own end was never seen.
+    pub(super) lost: u64,
+}
+
+/// Every flow with an `allowed` line and without an `end` line.
+#[derive(Debug)]
+pub(super) struct FlowTable {
+    flows: HashMap<Key, Flow>,
+    /// Records of flows whose ends are in use again before their end was heard of: events and
+    /// records come by two ways, and either may be ahead.
+    earlier: HashMap<Key, Vec<FlowRecord>>,
+    max: usize,
+}
+
+impl FlowTable {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            flows: HashMap::new(),
+            earlier: HashMap::new(),
+            max,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<&Flow> {
+        self.flows.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &Key) -> Option<&mut Flow> {
+        self.flows.get_mut(key)
+    }
+
+    pub(super) fn contains(&self, key: &Key) -> bool {
+        self.flows.contains_key(key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &Flow)> {
+        self.flows.iter()
+    }
+
+    /// Takes in an allowed flow; its record, or `None` when there is no room.
+    ///
+    /// A connection of plain HTTP is allowed once per request. Its record is that of the newest.
+    pub(super) fn insert(&mut self, record: Box<FlowRecord>) -> Option<&FlowRecord> {
+        let key = Key::of_record(&record);
+        if self.flows.len() >= self.max && !self.flows.contains_key(&key) {
+            return None;
+        }
+        let fresh = Flow {
+            record: Some(record),
+            ending: false,
+        };
+        if let Some(Flow {
+            record: Some(before),
+            ..
+        }) = self.flows.insert(key, fresh)
+        {
+            let earlier = self.earlier.entry(key).or_default();
+            earlier.push(*before);
+            if earlier.len() > EARLIER_MAX {
+                earlier.remove(0);
+            }
+        }
+        self.flows.get(&key)?.record.as_deref()
+    }
+
+    /// Takes in a flow nobody knows anything of; false when it is known, or there is no room.
+    pub(super) fn insert_unknown(&mut self, key: Key) -> bool {
+        if self.flows.len() >= self.max || self.flows.contains_key(&key) {
+            return false;
+        }
+        let flow = Flow {
+            record: None,
+            ending: false,
+        };
+        self.flows.insert(key, flow);
+        true
+    }
+
+    /// Takes out the flow whose entry was removed at `stop_ms`.
+    ///
+    /// A flow that was allowed after that has the same ends and is another one.
+    pub(super) fn take(&mut self, key: &Key, stop_ms: u64) -> Taken {
+        let is_later = |record: &FlowRecord| record.unix_ms > stop_ms;
+        let current = self.flows.get(key);
+        let stays = current.is_some_and(|flow| flow.record.as_deref().is_some_and(is_later));
+        let record = if stays {
+            None
+        } else {
+            self.flows.remove(key).and_then(|flow| flow.record)
+        };
+        if self.earlier.is_empty() {
+            return Taken { record, lost: 0 };
+        }
+        let Some(mut earlier) = self.earlier.remove(key) else {
+            return Taken { record, lost: 0 };
+        };
+        let (later, mut ended): (Vec<_>, Vec<_>) =
+            earlier.drain(..).partition(|record| is_later(record));
+        if !later.is_empty() {
+            self.earlier.insert(*key, later);
+        }
+        // Requests of one connection, or a connection whose event is lost: the newest is the one.
+        let record = record.or_else(|| ended.pop().map(Box::new));
+        let same_connection = |before: &FlowRecord| before.http.is_some();
+        let lost = ended.iter().filter(|before| !same_connection(before));
+        Taken {
+            lost: u64::try_from(lost.count()).unwrap_or(u64::MAX),
+            record,
+        }
+    }
+
+    /// Drops every flow allowed before `old_enough_ms` that is not among `present`; returns those
+    /// that had a record.
+    pub(super) fn retain_present(
+        &mut self,
+        present: &HashSet<Key>,
+        old_enough_ms: u64,
+    ) -> Vec<Key> {
+        let mut gone = Vec::new();
+        self.flows.retain(|key, flow| {
+            let is_new = |record: &FlowRecord| record.unix_ms > old_enough_ms;
+            let stays = present.contains(key) || flow.record.as_deref().is_some_and(is_new);
+            if !stays && flow.record.is_some() {
+                gone.push(*key);
+            }
+            stays
+        });
+        let flows = &self.flows;
+        self.earlier.retain(|key, _| flows.contains_key(key));
+        gone
+    }
+}
+
+/// Records kept of flows that had the same ends before.
+const EARLIER_MAX: usize = 8;
