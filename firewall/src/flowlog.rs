@@ -257,6 +257,10 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
+            if first.is_some() {
+                // Not asleep in the channel meanwhile: packet threads hand over without a system call.
+                std::thread::sleep(GATHER);
+            }
             let mut batch = Batch::default();
             let mut stop = false;
             let waiting = receiver.try_iter().take(BATCH_MAX);
@@ -480,6 +484,8 @@ fn read(counters: &[AtomicU64; 4], stream: Stream) -> u64 {
 pub const CAPACITY: usize = 1 << 16;
 /// How often the thread looks at segments that are due.
 const TICK: Duration = Duration::from_millis(50);
+/// How long a first entry waits for company.
+const GATHER: Duration = Duration::from_millis(4);
 /// Entries turned into lines before they are written.
 const BATCH_MAX: usize = 4_096;
 

@@ -233,6 +233,12 @@ impl QueueHandle {
     }
 }
 
+/// What a sleep ended with; neither when time was up.
+struct Ready {
+    packets: bool,
+    orders: bool,
+}
+
 struct Worker {
     index: usize,
     queue: Queue,
@@ -261,11 +267,13 @@ impl Worker {
                 generation = Some(policy.generation());
                 self.adopt(&policy);
             }
-            self.wait();
-            if !self.take_orders(&policy) {
+            let ready = self.wait();
+            if ready.orders && !self.take_orders(&policy) {
                 break;
             }
-            if let Err(error) = self.take_packets(&policy, &mut batch) {
+            if ready.packets
+                && let Err(error) = self.take_packets(&policy, &mut batch)
+            {
                 // Without its thread a queue drops everything: closed, and seen by health.
                 tracing::error!(%error, "a queue thread ends");
                 break;
@@ -293,7 +301,7 @@ impl Worker {
         self.in_use.store(policy.generation(), Ordering::Release);
     }
 
-    fn wait(&self) {
+    fn wait(&self) -> Ready {
         let timeout = match self.inspector.poll_timeout() {
             None => PollTimeout::from(IDLE_MS),
             Some(at_ms) => {
@@ -306,6 +314,13 @@ impl Worker {
             PollFd::new(self.mailbox.as_fd(), PollFlags::POLLIN),
         ];
         wake::wait(&mut watched, timeout);
+        let [packets, orders] = watched;
+        // An error on the queue is for the receive to find.
+        let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+        Ready {
+            packets: is_ready(&packets),
+            orders: is_ready(&orders),
+        }
     }
 
     fn take_orders(&mut self, policy: &Snapshot) -> bool {
