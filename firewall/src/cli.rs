@@ -311,7 +311,7 @@ pub fn run(cli: Cli) -> ExitCode {
 /// Sends our own log to standard error; `RUST_LOG` chooses how much, `info` by default.
 pub fn install_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOGGED));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -319,6 +319,9 @@ pub fn install_logging() {
         .with_target(false)
         .init();
 }
+
+/// Whoever answers DNS decides how often the resolver's library warns; our own counters say as much.
+const LOGGED: &str = "info,hickory_net=error,hickory_proto=error,hickory_resolver=error";
 
 /// An error and its causes, once each, joined by colons.
 pub fn chain(error: &(dyn Error + 'static)) -> String {

@@ -321,6 +321,17 @@ impl<'t> Daemon<'t> {
         Ok(pages * 4096)
     }
 
+    /// The process id of its witness, once it has one.
+    pub fn witness_pid(&self) -> Option<u32> {
+        let me = self.child.id();
+        let tasks = std::fs::read_dir(format!("/proc/{me}/task")).ok()?;
+        let children = tasks.flatten().filter_map(|task| {
+            let text = std::fs::read_to_string(task.path().join("children")).ok()?;
+            text.split_whitespace().next()?.parse().ok()
+        });
+        children.into_iter().next()
+    }
+
     /// Everything it wrote so far.
     pub fn output(&self) -> String {
         std::fs::read_to_string(self.topology.file("postern.log")).unwrap_or_default()

@@ -16,12 +16,12 @@ use e2e::topology::{DOUBLE, Family, RECORDER, Topology};
 use crate::scene::isn;
 
 /// An honest name on its own port, so that what is wrong with the others can be told from a Postern that is.
-const HONEST: (&str, u16) = ("honest.allowed.example", 9_000);
+pub(crate) const HONEST: (&str, u16) = ("honest.allowed.example", 9_000);
 /// Where lies lead; nobody but the liar names it.
 const EVIL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 21);
 
 /// Each name on a port of its own, so that a SYN to that port asks about that name and nothing else.
-fn inventory(names: &[(&str, u16)]) -> String {
+pub(crate) fn inventory(names: &[(&str, u16)]) -> String {
     let mut text = String::from(
         r#"
 served = ["10.77.0.0/16", "fd77::/16"]
@@ -48,8 +48,8 @@ id = "web"
 }
 
 /// A Postern that asks a scripted server, and a client made by hand.
-struct Stage<'t> {
-    daemon: Daemon<'t>,
+pub(crate) struct Stage<'t> {
+    pub(crate) daemon: Daemon<'t>,
     attacker: RawHost,
     outside: Capture,
     port: Cell<u16>,
@@ -57,7 +57,7 @@ struct Stage<'t> {
 }
 
 impl<'t> Stage<'t> {
-    fn new(lab: &'t Topology, dns: &DnsDouble, names: &[(&str, u16)]) -> Self {
+    pub(crate) fn new(lab: &'t Topology, dns: &DnsDouble, names: &[(&str, u16)]) -> Self {
         dns.set(HONEST.0, Answer::of([RECORDER.address(Family::V4)]));
         let daemon = Daemon::asking(lab, &inventory(names), &[dns.address()], "").unwrap();
         Self {
@@ -98,7 +98,7 @@ impl<'t> Stage<'t> {
     }
 
     /// As [`Stage::dial`], when it must be a refusal. Of one client ten a second are logged.
-    fn refusal(&self, what: &str, to: SocketAddr) -> String {
+    pub(crate) fn refusal(&self, what: &str, to: SocketAddr) -> String {
         let (since, count) = self.refusals.get();
         if count >= 4 {
             let next = since + Duration::from_millis(1_100);
@@ -117,20 +117,25 @@ impl<'t> Stage<'t> {
     }
 
     /// The honest name is served as ever.
-    fn assert_serves(&self, server: &Recorder, what: &str) {
+    pub(crate) fn assert_serves(&self, server: &Recorder, what: &str) {
+        self.assert_reaches(server, HONEST.0, what);
+    }
+
+    /// A name is served at a server.
+    pub(crate) fn assert_reaches(&self, server: &Recorder, name: &str, what: &str) {
         self.port.set(self.port.get() + 1);
         let port = self.port.get();
         let mut tcp = self
             .attacker
             .connect(port, server.address, isn(port))
             .expect(what);
-        let hello = e2e::hello::ClientHello::new(HONEST.0).record();
+        let hello = e2e::hello::ClientHello::new(name).record();
         tcp.write(&hello).expect(what);
         assert!(server.got(&hello), "{what}");
     }
 }
 
-fn serve(lab: &Topology) -> Recorder {
+pub(crate) fn serve(lab: &Topology) -> Recorder {
     Recorder::start(
         &lab.internet,
         RECORDER.at(Family::V4, HONEST.1),

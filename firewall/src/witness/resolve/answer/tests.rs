@@ -2,6 +2,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hickory_resolver::proto::op::{MessageType, OpCode};
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn name(text: &str) -> Name {
@@ -249,4 +251,73 @@ fn hints_of_an_address_also_found_by_itself_is_no_mere_hint() {
         (merged.addresses[0].address, merged.addresses[0].hint),
         (expected, false)
     );
+}
+
+/// Owners, targets and data that lead to each other, and to nowhere.
+fn any_record() -> impl Strategy<Value = Record> {
+    let owner = prop::sample::select(vec![
+        "www.example.org.",
+        "a.example.",
+        "B.example.",
+        "c.example.",
+        ".",
+    ]);
+    let data = prop_oneof![
+        any::<[u8; 4]>().prop_map(|octets| RData::from(IpAddr::from(octets))),
+        any::<[u8; 16]>().prop_map(|octets| RData::from(IpAddr::from(octets))),
+        prop::sample::select(vec![
+            "CNAME a.example.",
+            "CNAME b.example.",
+            "CNAME www.example.org.",
+            "CNAME nowhere.example.",
+            "HTTPS 0 a.example.",
+            "HTTPS 0 www.example.org.",
+            "HTTPS 1 c.example. ipv4hint=192.0.2.7",
+            "HTTPS 2 . ipv6hint=2001:db8::7",
+            "TXT nothing",
+        ])
+        .prop_map(|text| {
+            let (kind, data) = text.split_once(' ').unwrap();
+            RData::try_from_str(kind.parse().unwrap(), data).unwrap()
+        }),
+    ];
+    (owner, any::<u32>(), data)
+        .prop_map(|(owner, ttl, data)| Record::from_rdata(name(owner), ttl, data))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    /// Whatever the records, and whatever happens to their bytes: it ends, within its bounds, and every address is one that
+    /// stands in the message.
+    #[test]
+    fn no_message_brings_an_address_that_is_not_in_it(
+        answers in prop::collection::vec(any_record(), 0..12),
+        additionals in prop::collection::vec(any_record(), 0..6),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+    ) {
+        let mut sent = message(&[], &[]);
+        sent.answers = answers;
+        sent.additionals = additionals;
+        let mut bytes = sent.to_vec().unwrap();
+        for (at, value) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        let Ok(read) = Message::from_vec(&bytes) else { return Ok(()) };
+        let mut there: Vec<IpAddr> = Vec::new();
+        for record in read.answers.iter().chain(&read.additionals) {
+            there.extend(record.data.ip_addr());
+            if let RData::HTTPS(service) = &record.data {
+                each_hint(&service.0, |address| there.push(address));
+            }
+        }
+        for record_type in [RecordType::A, RecordType::AAAA, RecordType::HTTPS] {
+            let found = Finding::of_message(&read, &name("www.example.org."), record_type);
+            prop_assert!(found.addresses.iter().all(|seen| there.contains(&seen.address)));
+            prop_assert!(found.addresses.iter().all(|seen| seen.ttl_s <= TTL_MAX_S));
+            prop_assert!(found.chain.len() <= CHAIN_MAX);
+            prop_assert_eq!(found.outcome == AnswerOutcome::Resolved, !found.addresses.is_empty());
+        }
+    }
 }
