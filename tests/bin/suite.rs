@@ -46,7 +46,8 @@ impl Only {
             Self::Wire => Some(Tier::Wire),
             Self::Boot => Some(Tier::Boot),
             Self::Cloud => Some(Tier::Cloud),
-            Self::Image | Self::Terraform => None,
+            Self::Terraform => Some(Tier::Terraform),
+            Self::Image => None,
         }
     }
 }

@@ -1,15 +1,13 @@
 //! moto, in a Python environment of its own under the target folder.
 
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
 
-use crate::wait;
+use crate::{python, wait};
 
 /// The version the double's corrections were measured against.
 const REQUIREMENT: &str = "moto[server,ec2,logs]==5.2.5";
@@ -61,74 +59,10 @@ impl Drop for Moto {
     }
 }
 
-/// The Python environment with moto in it; one process at a time makes it.
+/// The Python environment with moto in it.
 ///
 /// # Errors
 /// When it cannot be installed; the error says which command would.
 pub fn environment() -> Result<PathBuf> {
-    let target = target()?;
-    let folder = target.join("moto");
-    let lock = File::create(target.join("moto.lock")).context("making moto.lock")?;
-    let lock = Flock::lock(lock, FlockArg::LockExclusive);
-    let lock = lock
-        .map_err(|(_, error)| error)
-        .context("locking moto.lock")?;
-    let stamp = folder.join("requirement");
-    if !std::fs::read_to_string(&stamp).is_ok_and(|text| text == REQUIREMENT) {
-        install(&folder)?;
-        std::fs::write(&stamp, REQUIREMENT).context("noting what is installed")?;
-    }
-    drop(lock);
-    Ok(folder)
-}
-
-fn install(folder: &Path) -> Result<()> {
-    let venv = || {
-        run(Command::new("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(folder))
-    };
-    if let Err(error) = venv() {
-        // Debian keeps the part of Python that makes environments in a package of its own.
-        let root = nix::unistd::geteuid().is_root();
-        if !root || crate::prerequisites::find("apt-get").is_none() {
-            return Err(error.context("run: apt-get install python3 python3-venv"));
-        }
-        run(Command::new("apt-get")
-            .args([
-                "-o",
-                "DPkg::Lock::Timeout=300",
-                "install",
-                "-y",
-                "-qq",
-                "--no-install-recommends",
-            ])
-            .args(["python3", "python3-venv"])
-            .env("DEBIAN_FRONTEND", "noninteractive"))?;
-        venv()?;
-    }
-    run(Command::new(folder.join("bin/pip")).args(["install", "--quiet", REQUIREMENT]))
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.with_context(|| format!("starting {command:?}"))?;
-    if !output.status.success() {
-        bail!(
-            "{command:?}: {}\n{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    Ok(())
-}
-
-/// Where cargo builds: this program is in `<target>/<profile>/deps`.
-fn target() -> Result<PathBuf> {
-    let me = std::env::current_exe().context("finding this program")?;
-    let folder = me
-        .ancestors()
-        .nth(3)
-        .context("a target folder above this program")?;
-    Ok(folder.to_owned())
+    python::environment("moto", &[REQUIREMENT])
 }

@@ -19,10 +19,18 @@ pub enum Tier {
     Boot,
     /// Both clouds' interfaces, played by small servers on loopback.
     Cloud,
+    /// Every module against current provider schemas, and the AWS ones for real against moto.
+    Terraform,
 }
 
 /// Those that exist, in the order they run.
-pub const TIERS: [Tier; 4] = [Tier::Unit, Tier::Wire, Tier::Boot, Tier::Cloud];
+pub const TIERS: [Tier; 5] = [
+    Tier::Unit,
+    Tier::Wire,
+    Tier::Boot,
+    Tier::Cloud,
+    Tier::Terraform,
+];
 
 impl Tier {
     /// Runs it.
@@ -32,6 +40,7 @@ impl Tier {
             Self::Wire => wire(runner),
             Self::Boot => boot(runner),
             Self::Cloud => cloud(runner),
+            Self::Terraform => terraform(runner),
         }
     }
 
@@ -41,6 +50,7 @@ impl Tier {
             Self::Unit | Self::Wire => true,
             Self::Boot => Path::new(ROOT).join("tests/boot/main.rs").is_file(),
             Self::Cloud => Path::new(ROOT).join("tests/cloud/main.rs").is_file(),
+            Self::Terraform => Path::new(ROOT).join("tests/terraform/main.rs").is_file(),
         }
     }
 }
@@ -143,6 +153,21 @@ fn cloud(runner: &mut Runner) -> Result<()> {
     let mut tests = run_tests()?;
     tests.args(["-p", "e2e", "--test", "cloud"]);
     runner.command("cloud: tests", &mut tests)
+}
+
+fn terraform(runner: &mut Runner) -> Result<()> {
+    let ready = runner.prepare(
+        "terraform: terraform and providers",
+        crate::terraform::prepare,
+    )? && runner.prepare("terraform: moto", || {
+        crate::cloud::moto::environment().map(drop)
+    })?;
+    if !ready {
+        return Ok(());
+    }
+    let mut tests = run_tests()?;
+    tests.args(["-p", "e2e", "--test", "terraform"]);
+    runner.command("terraform: tests", &mut tests)
 }
 
 /// Every fuzz target for a minute.

@@ -17,7 +17,7 @@ import zipfile
 
 COMPUTED = {
     "id", "arn", "name", "name_prefix", "ipv6_addresses", "self_link", "address", "ip_address", "project", "region", "zone",
-    "latest_version", "tags_all", "availability_zone", "vpc_id", "owner_id", "most_recent", "fingerprint", "network",
+    "latest_version", "tags_all", "availability_zone", "vpc_id", "owner_id", "project_id", "most_recent", "fingerprint", "network",
 }
 SIMPLE = {
     "string": "string", "number": "number", "boolean": "bool", "stringList": ["list", "string"],
