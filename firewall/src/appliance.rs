@@ -174,8 +174,27 @@ impl Appliance {
         let losses = Stream::ALL
             .into_iter()
             .map(|stream| self.parts.log.counts().lost(stream));
-        let line = self.stamp(&policy).status(mode, &policy, losses.sum());
+        let line = self.stamp(&policy).status(
+            mode,
+            &policy,
+            losses.sum(),
+            self.losses().packets_queue_full,
+            self.source_age_s(),
+        );
         self.parts.log.config(line);
+    }
+
+    /// Packets that found a queue full, since the start.
+    pub fn packets_queue_full(&self) -> u64 {
+        self.losses().packets_queue_full
+    }
+
+    /// Seconds since whoever publishes last said the policy is current; nothing while it cannot be read.
+    fn source_age_s(&self) -> Option<u64> {
+        match self.source.as_ref()? {
+            (SourceState::Current, at_ms) => Some(unix_ms().saturating_sub(*at_ms) / 1_000),
+            (SourceState::Failing { .. }, _) => None,
+        }
     }
 
     /// Notes whether whoever publishes can read its source.
@@ -249,10 +268,6 @@ impl Appliance {
         let seconds_since = |ms: u64| now_ms.saturating_sub(ms) / 1_000;
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let in_force = self.policy().is_some();
-        let source_age = self.source.as_ref().and_then(|(state, at_ms)| match state {
-            SourceState::Current => Some(seconds_since(*at_ms)),
-            SourceState::Failing { .. } => None,
-        });
         let tally = &self.parts.tally;
         StatusReply {
             program: crate::cli::PROGRAM.to_owned(),
@@ -267,7 +282,7 @@ impl Appliance {
                 String::new()
             },
             policy_age_s: self.store.adopted_unix_ms().map_or(0, seconds_since),
-            source_age_s: source_age,
+            source_age_s: self.source_age_s(),
             clients: count(policy.draft().clients.len()),
             groups: count(policy.draft().groups.len()),
             names: count(policy.exact_names().count()),

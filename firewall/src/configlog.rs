@@ -57,14 +57,24 @@ impl Stamp {
         self.line(ConfigCat::Fault, outcome, detail)
     }
 
-    /// How the appliance is.
-    pub fn status(&self, mode: &str, policy: &Snapshot, losses: u64) -> Box<ConfigLineV1> {
+    /// How the appliance is: besides what the policy says, log lines lost, packets that found a queue full, and how long
+    /// ago the policy was last known to be current.
+    pub fn status(
+        &self,
+        mode: &str,
+        policy: &Snapshot,
+        losses: u64,
+        packets_queue_full: u64,
+        source_age_s: Option<u64>,
+    ) -> Box<ConfigLineV1> {
         let count = |number: usize| Some(u64::try_from(number).unwrap_or(u64::MAX));
         let detail = ConfigDetailV1 {
             mode: Some(Text::from(mode)),
             clients: count(policy.draft().clients.len()),
             names: count(policy.exact_names().count()),
             losses: Some(losses),
+            packets_queue_full: Some(packets_queue_full),
+            source_age_s,
             ..ConfigDetailV1::default()
         };
         self.line(ConfigCat::Status, mode, detail)

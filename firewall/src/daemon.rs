@@ -449,6 +449,8 @@ async fn watch_over(appliance: &Shared, threads: &mut Threads) -> Result<(), Dae
     let mut scope = tokio::time::interval(SCOPE_EVERY);
     let mut hour = tokio::time::interval(Duration::from_secs(3_600));
     hour.tick().await;
+    let mut minute = tokio::time::interval(Duration::from_secs(60));
+    let mut drops_said = 0;
     let from_file = appliance.borrow().config().inventory.is_some();
     loop {
         tokio::select! {
@@ -458,6 +460,7 @@ async fn watch_over(appliance: &Shared, threads: &mut Threads) -> Result<(), Dae
             Some(error) = threads.lost_kernel.recv() => return Err(error.into()),
             _ = scope.tick() => appliance.borrow().refresh_scope(),
             _ = hour.tick() => appliance.borrow().log_status(),
+            _ = minute.tick() => say_new_drops(&appliance.borrow(), &mut drops_said),
             Some(address) = threads.unknown.recv() => {
                 let appliance = appliance.borrow();
                 // An inventory file is all there is to know; a cloud is asked by the sidecar.
@@ -472,6 +475,15 @@ async fn watch_over(appliance: &Shared, threads: &mut Threads) -> Result<(), Dae
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
     tracing::info!("stopping; the ruleset stays");
     Ok(())
+}
+
+/// A status line of its own for packets that found a queue full since the last look: an alarm cannot wait for the hour.
+fn say_new_drops(appliance: &Appliance, said: &mut u64) {
+    let drops = appliance.packets_queue_full();
+    if drops > *said {
+        *said = drops;
+        appliance.log_status();
+    }
 }
 
 fn check_queues(appliance: &Shared, threads: &Threads) -> Result<(), DaemonError> {

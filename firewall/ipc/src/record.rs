@@ -321,6 +321,12 @@ pub struct ConfigDetailV1 {
     /// `status`: log lines lost since the start, for whatever reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub losses: Option<u64>,
+    /// `status`: seconds since whoever publishes last said the policy is current; absent when nobody has, or cannot read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_age_s: Option<u64>,
+    /// `status`: packets the kernel dropped because a queue was full, since the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets_queue_full: Option<u64>,
     /// `status` about lost lines: the log they were lost from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<Stream>,
