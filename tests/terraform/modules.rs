@@ -53,11 +53,16 @@ macro_rules! modules {
 
 modules! {
     aws_allowlist: "aws/allowlist",
+    aws_eni: "aws/eni",
+    aws_observability: "aws/observability",
+    aws_resolver_policy: "aws/resolver-policy",
     bundles_pack: "bundles/pack",
     gcp_allowlist: "gcp/allowlist",
     gcp_appliance: "gcp/appliance",
     gcp_ilb: "gcp/ilb",
     gcp_ntag: "gcp/ntag",
+    gcp_observability: "gcp/observability",
+    gcp_resolver_policy: "gcp/resolver-policy",
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 usage: schema.py WHEEL PREFIX TYPES > SCHEMA
 
-WHEEL is the typings' wheel of one provider (PyPI), PREFIX the provider's (`aws`), TYPES a comma-separated list of what to
+WHEEL is the typings' wheel of one provider (PyPI), PREFIX what its folders leave out of names (`aws`, or - for none), TYPES a comma-separated list of what to
 read: `aws_eip` for a resource, `data.aws_ami` for a data source. The typings are generated from the provider's own schema
 and name, for every attribute and block, type, nesting, and whether it is required or only computed. What they do not say is
 which optional attributes the provider fills in when they are left out: those in COMPUTED are taken to be.
@@ -98,7 +98,7 @@ def read(files, folder, title):
 
 def folder_of(kind, prefix):
     bare = kind.removeprefix("data.").removeprefix(prefix + "_").replace("_", "-")
-    return f"data-{prefix}-{bare}" if kind.startswith("data.") else bare
+    return "-".join(filter(None, ["data" * kind.startswith("data."), prefix.strip("-") * kind.startswith("data."), bare]))
 
 
 def main():

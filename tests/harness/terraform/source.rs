@@ -112,21 +112,26 @@ pub fn variables(module: &Module, kind: &str) -> Result<Vec<Variable>> {
     Ok(found)
 }
 
-/// The provider's types that modules and examples use: `aws_eip`, `data.aws_ami`.
-pub(super) fn types(prefix: &str) -> Result<BTreeSet<String>> {
+/// The provider's types that modules and examples use: `aws_eip`, `data.aws_ami`. A module that requires `google-beta` takes
+/// all of Google's types from it.
+pub(super) fn types(provider: &str) -> Result<BTreeSet<String>> {
     let mut types = BTreeSet::new();
     for module in modules()? {
-        for text in texts(&module.folder)? {
-            for line in text.lines() {
-                for (opening, mark) in [("resource \"", ""), ("data \"", "data.")] {
-                    let name = line
-                        .trim_start()
-                        .strip_prefix(opening)
-                        .and_then(|rest| rest.split('"').next());
-                    if let Some(name) = name.filter(|name| name.starts_with(&format!("{prefix}_")))
-                    {
-                        types.insert(format!("{mark}{name}"));
-                    }
+        let texts = texts(&module.folder)?;
+        let beta = texts
+            .iter()
+            .any(|text| text.contains("hashicorp/google-beta"));
+        let prefix = match (provider, beta) {
+            ("google-beta", true) | ("google", false) => "google_",
+            ("google-beta" | "google", _) => continue,
+            _ => "aws_",
+        };
+        for line in texts.iter().flat_map(|text| text.lines()) {
+            for (opening, mark) in [("resource \"", ""), ("data \"", "data.")] {
+                let rest = line.trim_start().strip_prefix(opening);
+                let name = rest.and_then(|rest| rest.split('"').next());
+                if let Some(name) = name.filter(|name| name.starts_with(prefix)) {
+                    types.insert(format!("{mark}{name}"));
                 }
             }
         }
