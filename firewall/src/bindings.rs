@@ -4,28 +4,41 @@
 //! named it, because clients keep answers longer than they should; but history is a grant to
 //! whoever owned the name, so it is short for an address seen only once (DESIGN, section 3).
 
-use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use inspect::{Bindings, Known, Time};
-use policy::Name;
+use policy::{ClientRef, Name, Snapshot};
+use serde::{Deserialize, Serialize};
 
+mod gate;
+mod keeper;
+mod saved;
 mod scope;
-
 mod under;
+mod writer;
 
+use gate::Gate;
+
+pub use keeper::BindingKeeper;
+pub use saved::{Saved, SavedName, load, save};
 pub use scope::{Scope, is_global, own_addresses};
 pub use under::Under;
+pub use writer::{
+    ADDRESSES_MAX, ADDRESSES_PER_NAME_MAX, ADDRESSES_PER_NAME_WHEN_CROWDED,
+    ADDRESSES_UNDER_PATTERNS_MAX, BindingWriter, Learning, NEW_ADDRESSES_ALARM, Seen,
+};
 
 /// The bindings of every name, shared by all threads.
 #[derive(Debug)]
 pub struct BindingStore {
     sightings: papaya::HashMap<(Name, IpAddr), Arc<Sighting>>,
-    names: papaya::HashMap<IpAddr, Arc<papaya::HashSet<Name>>>,
+    /// Replaced whole for each change, for readers that walk them.
+    names: papaya::HashMap<IpAddr, Arc<[Name]>>,
     known: papaya::HashMap<Name, NameState>,
+    gate: ArcSwap<Gate>,
     scope: ArcSwap<Scope>,
     history_ms: u64,
 }
@@ -39,6 +52,44 @@ struct Sighting {
     count: AtomicU32,
     /// Whether a flow to it was judged and allowed under this name.
     judged: AtomicBool,
+    /// Monotonic time of the first answer that held it.
+    learnt_ms: u64,
+    source: Source,
+    /// Aliases followed to it in that answer, joined by spaces.
+    chain: Option<Arc<str>>,
+}
+
+/// The kind of record that named an address first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// An A record.
+    A,
+    /// An AAAA record.
+    Aaaa,
+    /// A hint in an HTTPS or SVCB record (RFC 9460, section 7.3).
+    Hint,
+}
+
+/// One address of one name, for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The address.
+    pub addr: IpAddr,
+    /// The kind of record that named it first.
+    pub source: Source,
+    /// Aliases followed to it in that answer, joined by spaces.
+    pub chain: Option<Arc<str>>,
+    /// When that was, monotonic.
+    pub learnt_ms: u64,
+    /// When the newest answer that held it goes stale, monotonic.
+    pub fresh_until_ms: u64,
+    /// The last moment it counts, monotonic.
+    pub until_ms: u64,
+    /// Answers that held it.
+    pub sightings: u32,
+    /// Whether a flow to it was judged and allowed under this name.
+    pub judged: bool,
 }
 
 /// How far the look-ups of a name have come, and when a flow last used it.
@@ -46,34 +97,10 @@ struct Sighting {
 struct NameState {
     known: AtomicU8,
     used_ms: AtomicU64,
-}
-
-/// The one writer of a [`BindingStore`]; owned by the witness thread.
-#[derive(Debug)]
-pub struct BindingWriter {
-    store: Arc<BindingStore>,
-    names: HashMap<Name, Learnt>,
-}
-
-/// What the writer keeps of one name.
-#[derive(Debug, Default)]
-struct Learnt {
-    addresses: HashSet<IpAddr>,
-    /// Start of the ten minutes that `recent` counts.
-    window_ms: u64,
-    recent: usize,
-    alarmed: bool,
-}
-
-/// What an answer changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Learning {
-    /// Addresses not bound to the name before.
-    pub new: usize,
-    /// Addresses that may never be bound.
-    pub not_global: usize,
-    /// Whether the name has just passed [`NEW_ADDRESSES_ALARM`] in ten minutes.
-    pub alarm: bool,
+    /// Whether its answers differ from each other.
+    varies: AtomicBool,
+    /// Who brought it up first, when only a pattern covers it.
+    client: OnceLock<IpAddr>,
 }
 
 impl BindingStore {
@@ -83,6 +110,7 @@ impl BindingStore {
             sightings: papaya::HashMap::new(),
             names: papaya::HashMap::new(),
             known: papaya::HashMap::new(),
+            gate: ArcSwap::default(),
             scope: ArcSwap::from_pointee(scope),
             history_ms,
         }
@@ -94,13 +122,19 @@ impl BindingStore {
     }
 
     /// Notes that a flow to `addr` was allowed under `name`, which lengthens its history.
-    pub fn note_judged(&self, name: &Name, addr: IpAddr, now: Time) {
+    ///
+    /// True when the witness should be told: this address of the name, or the name itself, was
+    /// not in use until now.
+    pub fn note_judged(&self, name: &Name, addr: IpAddr, now: Time) -> bool {
+        let mut tell = false;
         if let Some(state) = self.known.pin().get(name) {
-            state.used_ms.fetch_max(now.mono_ms, Ordering::Relaxed);
+            let before_ms = state.used_ms.fetch_max(now.mono_ms, Ordering::Relaxed);
+            tell = now.mono_ms.saturating_sub(before_ms) >= USE_GRAIN_MS;
         }
         if let Some(sighting) = self.sightings.pin().get(&(name.clone(), addr)) {
-            sighting.judged.store(true, Ordering::Relaxed);
+            tell |= !sighting.judged.swap(true, Ordering::Relaxed);
         }
+        tell
     }
 
     /// When a flow was last allowed under `name`, on the monotonic clock; 0 for never.
@@ -120,7 +154,63 @@ impl BindingStore {
             .count()
     }
 
-    fn counts_at(&self, sighting: &Sighting, now_ms: u64) -> bool {
+    /// How many addresses are bound, each counted once for every name.
+    pub fn addresses_bound(&self) -> usize {
+        self.sightings.len()
+    }
+
+    /// How many addresses are open for some client by some name.
+    pub fn addresses_open(&self) -> usize {
+        self.gate.load().len()
+    }
+
+    /// The addresses of a name that count now, at most `max`, those that count longest first;
+    /// with `only`, that one if it does. For people: it may walk every binding.
+    pub fn bindings_of(
+        &self,
+        name: &Name,
+        only: Option<IpAddr>,
+        now_ms: u64,
+        max: usize,
+    ) -> Vec<Binding> {
+        let sightings = self.sightings.pin();
+        let mut found: Vec<Binding> = match only {
+            Some(addr) => sightings
+                .get(&(name.clone(), addr))
+                .map(|sighting| self.describe(addr, sighting))
+                .into_iter()
+                .collect(),
+            None => sightings
+                .iter()
+                .filter(|((of, _), _)| of == name)
+                .map(|((_, addr), sighting)| self.describe(*addr, sighting))
+                .collect(),
+        };
+        found.retain(|binding| now_ms <= binding.until_ms);
+        found.sort_by_key(|binding| (std::cmp::Reverse(binding.until_ms), binding.addr));
+        found.truncate(max);
+        found
+    }
+
+    fn describe(&self, addr: IpAddr, sighting: &Sighting) -> Binding {
+        Binding {
+            addr,
+            source: sighting.source,
+            chain: sighting.chain.clone(),
+            learnt_ms: sighting.learnt_ms,
+            fresh_until_ms: sighting.fresh_until_ms.load(Ordering::Relaxed),
+            until_ms: self.counts_until_ms(sighting),
+            sightings: sighting.count.load(Ordering::Relaxed),
+            judged: sighting.judged.load(Ordering::Relaxed),
+        }
+    }
+
+    fn may_be_bound(&self, addr: IpAddr) -> bool {
+        self.scope.load().may_be_bound(addr)
+    }
+
+    /// The last millisecond at which a sighting counts.
+    fn counts_until_ms(&self, sighting: &Sighting) -> u64 {
         let seasoned =
             sighting.count.load(Ordering::Relaxed) > 1 || sighting.judged.load(Ordering::Relaxed);
         let grace_ms = if seasoned {
@@ -128,11 +218,10 @@ impl BindingStore {
         } else {
             self.history_ms.min(SINGLE_SIGHTING_MS)
         };
-        now_ms
-            <= sighting
-                .fresh_until_ms
-                .load(Ordering::Relaxed)
-                .saturating_add(grace_ms)
+        sighting
+            .fresh_until_ms
+            .load(Ordering::Relaxed)
+            .saturating_add(grace_ms)
     }
 }
 
@@ -141,7 +230,7 @@ impl Bindings for BindingStore {
         let sightings = self.sightings.pin();
         sightings
             .get(&(name.clone(), addr))
-            .is_some_and(|sighting| self.counts_at(sighting, now.mono_ms))
+            .is_some_and(|sighting| now.mono_ms <= self.counts_until_ms(sighting))
     }
 
     fn names_of(&self, addr: IpAddr, now: Time, each: &mut dyn FnMut(&Name)) {
@@ -149,7 +238,7 @@ impl Bindings for BindingStore {
         let Some(bound) = names.get(&addr) else {
             return;
         };
-        for name in &bound.pin() {
+        for name in bound.iter() {
             if self.is_bound(name, addr, now) {
                 each(name);
             }
@@ -157,7 +246,26 @@ impl Bindings for BindingStore {
     }
 
     fn is_global(&self, addr: IpAddr) -> bool {
-        self.scope.load().may_be_bound(addr)
+        self.may_be_bound(addr)
+    }
+
+    fn opens(
+        &self,
+        policy: &Snapshot,
+        client: ClientRef,
+        (addr, port): (IpAddr, u16),
+        now: Time,
+    ) -> Option<bool> {
+        self.gate
+            .load()
+            .is_open(policy, client, (addr, port), now.mono_ms)
+    }
+
+    fn varies(&self, name: &Name) -> bool {
+        let known = self.known.pin();
+        known
+            .get(name)
+            .is_some_and(|state| state.varies.load(Ordering::Relaxed))
     }
 
     fn is_known(&self, name: &Name) -> Known {
@@ -175,202 +283,13 @@ impl Bindings for BindingStore {
     }
 }
 
-impl BindingWriter {
-    /// The writer of `store`. There is one writer per store.
-    pub fn new(store: Arc<BindingStore>) -> Self {
-        Self {
-            store,
-            names: HashMap::new(),
-        }
-    }
-
-    /// Notes that the first look-up of a name is under way; nothing if it had one before.
-    pub fn prime(&mut self, name: &Name) {
-        let known = self.store.known.pin();
-        if known.get(name).is_none() {
-            known.insert(name.clone(), NameState::new(PRIMING));
-        }
-    }
-
-    /// Learns the addresses of an answer, each with its time to live in seconds.
-    pub fn learn(
-        &mut self,
-        name: &Name,
-        addresses: impl IntoIterator<Item = (IpAddr, u32)>,
-        now_ms: u64,
-    ) -> Learning {
-        let mut learning = Learning::default();
-        for (addr, ttl_s) in addresses {
-            if !self.store.is_global(addr) {
-                learning.not_global = learning.not_global.saturating_add(1);
-                continue;
-            }
-            let fresh_until_ms =
-                now_ms.saturating_add(u64::from(ttl_s.clamp(1, TTL_MAX_S)).saturating_mul(1_000));
-            if self.see(name, addr, fresh_until_ms) {
-                learning.new = learning.new.saturating_add(1);
-            }
-        }
-        learning.alarm = self.count_new(name, learning.new, now_ms);
-        if learning.new > 0 {
-            self.make_room(name);
-        }
-        let any = self
-            .names
-            .get(name)
-            .is_some_and(|learnt| !learnt.addresses.is_empty());
-        self.set_known(name, if any { ANSWERED } else { FAILED });
-        learning
-    }
-
-    /// Notes that a look-up brought no address. What is bound already stays.
-    pub fn fail(&mut self, name: &Name) {
-        let bound = self
-            .names
-            .get(name)
-            .is_some_and(|learnt| !learnt.addresses.is_empty());
-        if !bound {
-            self.set_known(name, FAILED);
-        }
-    }
-
-    /// Forgets a name and every address of it.
-    pub fn forget(&mut self, name: &Name) {
-        self.store.known.pin().remove(name);
-        let Some(learnt) = self.names.remove(name) else {
-            return;
-        };
-        for addr in learnt.addresses {
-            self.unbind(name, addr);
-        }
-    }
-
-    /// Drops addresses whose history has ended; to be called every minute or so.
-    pub fn sweep(&mut self, now_ms: u64) {
-        let mut ended = Vec::new();
-        let sightings = self.store.sightings.pin();
-        for ((name, addr), sighting) in &sightings {
-            if !self.store.counts_at(sighting, now_ms) {
-                ended.push((name.clone(), *addr));
-            }
-        }
-        drop(sightings);
-        for (name, addr) in ended {
-            if let Some(learnt) = self.names.get_mut(&name) {
-                learnt.addresses.remove(&addr);
-            }
-            self.unbind(&name, addr);
-        }
-    }
-
-    /// Updates or makes one sighting; true for a new address.
-    fn see(&mut self, name: &Name, addr: IpAddr, fresh_until_ms: u64) -> bool {
-        let key = (name.clone(), addr);
-        if let Some(sighting) = self.store.sightings.pin().get(&key) {
-            sighting
-                .fresh_until_ms
-                .fetch_max(fresh_until_ms, Ordering::Relaxed);
-            sighting.count.fetch_add(1, Ordering::Relaxed);
-            return false;
-        }
-        let sighting = Sighting {
-            fresh_until_ms: AtomicU64::new(fresh_until_ms),
-            count: AtomicU32::new(1),
-            judged: AtomicBool::new(false),
-        };
-        self.store.sightings.pin().insert(key, Arc::new(sighting));
-        let names = self.store.names.pin();
-        names
-            .get_or_insert_with(addr, Arc::default)
-            .pin()
-            .insert(name.clone());
-        self.names
-            .entry(name.clone())
-            .or_default()
-            .addresses
-            .insert(addr);
-        true
-    }
-
-    /// Counts new addresses in windows of ten minutes; true the first time there are too many.
-    fn count_new(&mut self, name: &Name, new: usize, now_ms: u64) -> bool {
-        let Some(learnt) = self.names.get_mut(name) else {
-            return false;
-        };
-        if now_ms.saturating_sub(learnt.window_ms) >= ALARM_WINDOW_MS {
-            learnt.window_ms = now_ms;
-            learnt.recent = 0;
-            learnt.alarmed = false;
-        }
-        learnt.recent = learnt.recent.saturating_add(new);
-        let alarm = learnt.recent > NEW_ADDRESSES_ALARM && !learnt.alarmed;
-        learnt.alarmed |= alarm;
-        alarm
-    }
-
-    /// Forgets the addresses seen longest ago once a name has more than it may keep.
-    fn make_room(&mut self, name: &Name) {
-        let Some(learnt) = self.names.get_mut(name) else {
-            return;
-        };
-        let excess = learnt
-            .addresses
-            .len()
-            .saturating_sub(ADDRESSES_PER_NAME_MAX);
-        if excess == 0 {
-            return;
-        }
-        let sightings = self.store.sightings.pin();
-        let fresh = |addr: IpAddr| {
-            let sighting = sightings.get(&(name.clone(), addr));
-            sighting.map_or(0, |sighting| {
-                sighting.fresh_until_ms.load(Ordering::Relaxed)
-            })
-        };
-        let mut by_age: Vec<(u64, IpAddr)> = learnt
-            .addresses
-            .iter()
-            .map(|&addr| (fresh(addr), addr))
-            .collect();
-        by_age.sort_unstable();
-        by_age.truncate(excess);
-        for (_, addr) in &by_age {
-            learnt.addresses.remove(addr);
-        }
-        drop(sightings);
-        for (_, addr) in by_age {
-            self.unbind(name, addr);
-        }
-    }
-
-    fn unbind(&self, name: &Name, addr: IpAddr) {
-        self.store.sightings.pin().remove(&(name.clone(), addr));
-        let names = self.store.names.pin();
-        let Some(bound) = names.get(&addr) else {
-            return;
-        };
-        bound.pin().remove(name);
-        if bound.pin().is_empty() {
-            names.remove(&addr);
-        }
-    }
-
-    fn set_known(&self, name: &Name, state: u8) {
-        let known = self.store.known.pin();
-        match known.get(name) {
-            Some(current) => current.known.store(state, Ordering::Relaxed),
-            None => {
-                known.insert(name.clone(), NameState::new(state));
-            }
-        }
-    }
-}
-
 impl NameState {
     fn new(known: u8) -> Self {
         Self {
             known: AtomicU8::new(known),
             used_ms: AtomicU64::new(0),
+            varies: AtomicBool::new(false),
+            client: OnceLock::new(),
         }
     }
 }
@@ -381,13 +300,8 @@ const FAILED: u8 = 3;
 
 /// How long an address seen in one answer only counts past its time to live.
 const SINGLE_SIGHTING_MS: u64 = 600_000;
-/// A longer time to live counts as this.
-const TTL_MAX_S: u32 = 3_600;
-/// Addresses kept for one name; DESIGN asks for 4,096 at least.
-pub const ADDRESSES_PER_NAME_MAX: usize = 8_192;
-/// More new addresses of one name than this in ten minutes are reported.
-pub const NEW_ADDRESSES_ALARM: usize = 1_024;
-const ALARM_WINDOW_MS: u64 = 600_000;
+/// How often the witness is told that a name is in use.
+const USE_GRAIN_MS: u64 = 60_000;
 
 #[cfg(test)]
 mod tests;

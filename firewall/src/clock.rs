@@ -16,7 +16,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts the monotonic count at one hour, so that "an hour ago" is never before zero.
+    /// Starts the monotonic count at two days, so that "a day ago" is never before zero: what was
+    /// learnt before a restart has a place on it.
     pub fn start() -> Self {
         Self {
             origin: Instant::now(),
@@ -48,4 +49,4 @@ pub fn unix_ms() -> u64 {
 }
 
 /// Where the monotonic count starts.
-const ORIGIN_MS: u64 = 3_600_000;
+const ORIGIN_MS: u64 = 2 * 86_400_000;

@@ -178,6 +178,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Where bindings are kept over a restart.
+    pub fn bindings_file(&self) -> PathBuf {
+        self.state_dir.join("bindings.jsonl")
+    }
+
     /// Where the log lines wait.
     pub fn spool_dir(&self) -> PathBuf {
         self.spool

@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::appliance::{Appliance, Parts};
-use crate::bindings::{BindingStore, Scope};
+use crate::bindings::{self, BindingKeeper, BindingStore, Saved, Scope};
 use crate::clock::{Clock, unix_ms};
 use crate::config::Config;
 use crate::configlog::Stamp;
@@ -179,6 +179,7 @@ struct Threads {
     /// Why the ruleset cannot be held any longer; said once.
     lost_kernel: mpsc::Receiver<KernelError>,
     witness: WitnessThread,
+    keeper: BindingKeeper,
     flows: FlowThread,
     log: LogThread,
 }
@@ -211,6 +212,7 @@ impl Threads {
         };
         let (events, primed) = (audience.events.clone(), Arc::clone(&audience.primed));
         let (witness, witness_thread) = start_witness(config, &bindings, audience, clock)?;
+        let keeper = keep(config, &bindings, clock)?;
         let (unknown, unknown_receiver) = mpsc::channel(UNKNOWN_MAX);
         let (guard, lost_kernel) = start_guard(&kernel)?;
         let parts = Parts {
@@ -237,6 +239,7 @@ impl Threads {
             guard,
             lost_kernel,
             witness: witness_thread,
+            keeper,
             flows: flow_thread,
             log: log_thread,
         })
@@ -282,6 +285,15 @@ fn bind_queues(count: u16) -> Result<Vec<BoundQueue>, QueueThreadError> {
         .collect()
 }
 
+fn keep(
+    config: &Config,
+    bindings: &Arc<BindingStore>,
+    clock: Clock,
+) -> Result<BindingKeeper, DaemonError> {
+    BindingKeeper::start(config.bindings_file(), Arc::clone(bindings), clock)
+        .map_err(DaemonError::Witness)
+}
+
 fn start_witness(
     config: &Config,
     bindings: &Arc<BindingStore>,
@@ -297,9 +309,22 @@ fn start_witness(
             .collect(),
         max_qps: config.dns.max_qps,
         user: config.users.witness.clone(),
+        saved: restore(&config.bindings_file(), clock),
     };
     witness::start(settings, Arc::clone(bindings), Box::new(audience), clock)
         .map_err(DaemonError::Witness)
+}
+
+/// What was bound before a restart; a file that cannot be used costs look-ups, nothing else.
+fn restore(path: &Path, clock: Clock) -> Option<Saved> {
+    match bindings::load(path, clock.now()) {
+        Ok(saved) => Some(saved),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "reading the bindings kept");
+            None
+        }
+    }
 }
 
 fn start_log(config: &Config) -> Result<(FlowLog, LogThread), DaemonError> {
@@ -359,6 +384,7 @@ impl Threads {
         }
         self.flows.stop();
         self.witness.stop();
+        self.keeper.stop();
         self.log.stop();
     }
 }
@@ -406,7 +432,7 @@ impl Audience for Listeners {
     fn alarm(&self, name: &Name) {
         let policy = self.policy.load();
         let stamp = Stamp::new(&policy, &self.appliance, unix_ms());
-        let limit = crate::bindings::NEW_ADDRESSES_ALARM;
+        let limit = bindings::NEW_ADDRESSES_ALARM;
         let message = format!("{name} resolved to more than {limit} new addresses in 10 minutes");
         self.log.config(stamp.fault(name.as_str(), &message));
     }

@@ -468,9 +468,12 @@ impl Worker {
                 .and_then(|name| Name::parse(name.as_bytes()).ok());
             if let Some(name) = name {
                 let now = self.surroundings.clock.now();
-                self.surroundings
-                    .bindings
-                    .note_judged(&name, record.dst.ip(), now);
+                let addr = record.dst.ip();
+                let news = self.surroundings.bindings.note_judged(&name, addr, now);
+                if news {
+                    // Lost, it costs the name a look-up at its next use.
+                    self.surroundings.witness.used(name, addr);
+                }
             }
             if !self
                 .surroundings

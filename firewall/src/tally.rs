@@ -24,6 +24,11 @@ pub struct Tally {
 struct EngineTotals {
     packets: AtomicU64,
     dns_budget: AtomicU64,
+    dns_unsettled: AtomicU64,
+    dns_negative: AtomicU64,
+    dns_mismatch: AtomicU64,
+    gate_hits: AtomicU64,
+    gate_misses: AtomicU64,
     client_pending: AtomicU64,
     rescued: AtomicU64,
     suppressed: AtomicU64,
@@ -84,26 +89,39 @@ impl Tally {
     /// Adds what one inspector counted between two looks at it.
     pub fn add(&self, before: &Counters, after: &Counters) {
         let engine = &self.engine;
-        add(&engine.packets, after.packets.wrapping_sub(before.packets));
-        add(
-            &engine.dns_budget,
-            after.dns_budget.wrapping_sub(before.dns_budget),
-        );
-        add(
-            &engine.client_pending,
-            after.client_pending.wrapping_sub(before.client_pending),
-        );
-        add(&engine.rescued, after.rescued.wrapping_sub(before.rescued));
-        add(
-            &engine.suppressed,
-            after.suppressed.wrapping_sub(before.suppressed),
-        );
-        add(&engine.judged, after.judged.wrapping_sub(before.judged));
-        add(
-            &engine.asymmetric,
-            after.asymmetric.wrapping_sub(before.asymmetric),
-        );
-        add(&engine.dropped, after.dropped.wrapping_sub(before.dropped));
+        for (total, before, after) in [
+            (&engine.packets, before.packets, after.packets),
+            (&engine.dns_budget, before.dns_budget, after.dns_budget),
+            (
+                &engine.dns_unsettled,
+                before.dns_unsettled,
+                after.dns_unsettled,
+            ),
+            (
+                &engine.dns_negative,
+                before.dns_negative,
+                after.dns_negative,
+            ),
+            (
+                &engine.dns_mismatch,
+                before.dns_mismatch,
+                after.dns_mismatch,
+            ),
+            (&engine.gate_hits, before.gate_hits, after.gate_hits),
+            (&engine.gate_misses, before.gate_misses, after.gate_misses),
+            (
+                &engine.client_pending,
+                before.client_pending,
+                after.client_pending,
+            ),
+            (&engine.rescued, before.rescued, after.rescued),
+            (&engine.suppressed, before.suppressed, after.suppressed),
+            (&engine.judged, before.judged, after.judged),
+            (&engine.asymmetric, before.asymmetric, after.asymmetric),
+            (&engine.dropped, before.dropped, after.dropped),
+        ] {
+            add(total, after.wrapping_sub(before));
+        }
     }
 
     /// Decisions to allow, client and server sides both.
@@ -138,7 +156,7 @@ impl Tally {
     }
 
     /// Every plain total by its metric name.
-    pub fn totals(&self) -> [(&'static str, u64); 13] {
+    pub fn totals(&self) -> [(&'static str, u64); 18] {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let engine = &self.engine;
         [
@@ -149,7 +167,12 @@ impl Tally {
             ("asymmetric", of(&engine.asymmetric)),
             ("rescued", of(&engine.rescued)),
             ("suppressed", of(&engine.suppressed)),
+            ("gate_hits", of(&engine.gate_hits)),
+            ("gate_misses", of(&engine.gate_misses)),
             ("dns_budget", of(&engine.dns_budget)),
+            ("dns_unsettled", of(&engine.dns_unsettled)),
+            ("dns_negative", of(&engine.dns_negative)),
+            ("dns_mismatch", of(&engine.dns_mismatch)),
             ("client_pending", of(&engine.client_pending)),
             ("queue_overruns", of(&self.queue_overruns)),
             ("queue_drops", of(&self.queue_drops)),

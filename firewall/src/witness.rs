@@ -5,9 +5,9 @@
 //! answers is checked like bytes from the wire.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use inspect::{Answer, Query};
@@ -15,15 +15,18 @@ use ipc::control::WitnessState;
 use ipc::witness::Configure;
 use policy::{Name, Snapshot};
 
-use crate::bindings::BindingStore;
+use crate::bindings::{BindingStore, Saved};
 use crate::clock::Clock;
 use crate::wake::{self, Sender};
 
 mod child;
 mod desk;
+mod learnt;
 mod link;
 mod resolve;
+mod rotation;
 mod schedule;
+mod spending;
 
 pub use child::{ChildError, run as run_child};
 
@@ -32,6 +35,24 @@ pub use child::{ChildError, run as run_child};
 pub struct Witness {
     orders: Sender<Order>,
     state: Arc<AtomicU8>,
+    totals: Arc<DnsTotals>,
+}
+
+/// What the witness has done, for metrics.
+#[derive(Debug, Default)]
+pub struct DnsTotals {
+    /// Look-ups and samples the process has begun.
+    pub asked: AtomicU64,
+    /// Those that were answered, NXDOMAIN included.
+    pub answered: AtomicU64,
+    /// Look-ups it did not make because the budget was spent.
+    pub over_budget: AtomicU64,
+    /// Names it asks about at their time to live.
+    pub watched: AtomicU64,
+    /// Names learnt under patterns.
+    pub learnt: AtomicU64,
+    /// Names whose answers differ from each other.
+    pub rotating: AtomicU64,
 }
 
 /// The thread that owns the witness process.
@@ -53,7 +74,7 @@ pub trait Audience: Send {
 }
 
 /// How the witness is run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct WitnessSettings {
     /// Resolvers; none means the system's.
     pub upstreams: Vec<SocketAddr>,
@@ -61,11 +82,14 @@ pub struct WitnessSettings {
     pub max_qps: u32,
     /// User to run as when we are root and it exists.
     pub user: String,
+    /// What was bound before a restart.
+    pub saved: Option<Saved>,
 }
 
 #[derive(Debug)]
 enum Order {
     Ask { queue: usize, query: Query },
+    Used { name: Name, addr: IpAddr },
     Adopt(Arc<Snapshot>),
     Stop,
 }
@@ -82,12 +106,13 @@ pub fn start(
 ) -> io::Result<(Witness, WitnessThread)> {
     let (orders, mailbox) = wake::mailbox(ORDERS_MAX)?;
     let state = Arc::new(AtomicU8::new(link::ABSENT));
+    let totals = Arc::new(DnsTotals::default());
     let configure = Configure {
         upstreams: settings.upstreams.iter().map(ToString::to_string).collect(),
         max_qps: settings.max_qps,
         ipv6: true,
     };
-    let desk = desk::Desk::new(configure, store);
+    let desk = desk::Desk::new(configure, store, settings.saved);
     let link = link::Link::new(
         desk,
         mailbox,
@@ -95,6 +120,7 @@ pub fn start(
         clock,
         settings.user,
         Arc::clone(&state),
+        Arc::clone(&totals),
     );
     let thread = std::thread::Builder::new()
         .name("witness".to_owned())
@@ -103,6 +129,7 @@ pub fn start(
         Witness {
             orders: orders.clone(),
             state,
+            totals,
         },
         WitnessThread { orders, thread },
     ))
@@ -114,9 +141,19 @@ impl Witness {
         self.orders.send(Order::Ask { queue, query })
     }
 
+    /// Says that a flow to `addr` was allowed under `name`; false when too much waits already.
+    pub fn used(&self, name: Name, addr: IpAddr) -> bool {
+        self.orders.send(Order::Used { name, addr })
+    }
+
     /// Watches the names of a new policy.
     pub fn adopt(&self, policy: Arc<Snapshot>) -> bool {
         self.orders.send(Order::Adopt(policy))
+    }
+
+    /// What it has done.
+    pub fn totals(&self) -> &DnsTotals {
+        &self.totals
     }
 
     /// How the process is.

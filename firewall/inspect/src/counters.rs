@@ -7,8 +7,18 @@ pub struct Counters {
     pub packets: u64,
     /// Packets too short to name their own addresses; dropped.
     pub unreadable: u64,
-    /// SYNs dropped because their client had used up its look-ups or its places to wait.
+    /// SYNs and claims dropped because their client had used up its look-ups or its places to wait.
     pub dns_budget: u64,
+    /// SYNs and claims dropped because their name has more addresses than were learnt in time.
+    pub dns_unsettled: u64,
+    /// Flows refused after look-ups none of which brought an address, then or before.
+    pub dns_negative: u64,
+    /// Flows refused after look-ups of names that have addresses, and not this one.
+    pub dns_mismatch: u64,
+    /// SYNs that passed the address gate as they came.
+    pub gate_hits: u64,
+    /// SYNs held at the address gate.
+    pub gate_misses: u64,
     /// SYNs dropped while their client's inventory entry was awaited.
     pub client_pending: u64,
     /// Flows whose address became bound by a look-up made for them.

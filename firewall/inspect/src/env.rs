@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use policy::{Date, Name, Snapshot};
+use policy::{ClientRef, Date, Name, Snapshot};
 
 /// A moment, read once by the caller and used for the whole call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +46,21 @@ pub trait Bindings {
     fn is_global(&self, addr: IpAddr) -> bool;
     /// How far the look-ups of `name` have come.
     fn is_known(&self, name: &Name) -> Known;
+    /// Whether an address is bound to a name that `client` may reach on a port under `policy`, if
+    /// that is known without asking the policy about every name of the address.
+    fn opens(
+        &self,
+        _policy: &Snapshot,
+        _client: ClientRef,
+        _to: (IpAddr, u16),
+        _now: Time,
+    ) -> Option<bool> {
+        None
+    }
+    /// Whether the answers about `name` differ from each other, so that another may bring more.
+    fn varies(&self, _name: &Name) -> bool {
+        false
+    }
 }
 
 /// The surroundings of one call into the [`Inspector`](crate::Inspector).
@@ -68,7 +83,7 @@ impl std::fmt::Debug for Env<'_> {
     }
 }
 
-/// How a look-up that was asked for with a [`Query`](crate::Query) ended.
+/// How a look-up that was asked for with a [`Query`](crate::Query) ended, or how far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// There are addresses so far, in the bindings already; the look-up goes on. Whoever waited for
@@ -76,6 +91,9 @@ pub enum Answer {
     Partial,
     /// There are addresses, new or not; the bindings hold them already.
     Resolved,
+    /// It has ended with addresses, and the name has more than could be learnt in time. Whoever
+    /// waits for one of those is dropped silently and may come back with its retransmission.
+    Unsettled,
     /// No addresses: the name does not exist, or nobody answered.
     Failed,
     /// Not asked: the client or the deployment has used up its look-ups. Whoever waits is

@@ -101,6 +101,7 @@ impl Inspector {
             Door::Shut(reason) => self.refuse_syn(env, token, &key, isn, reason),
             Door::Wait => self.answer(token, Verdict::Drop),
             Door::Open => {
+                self.counters.gate_hits = self.counters.gate_hits.wrapping_add(1);
                 self.answer(token, Verdict::Pass);
                 let deadline = env.now.mono_ms.saturating_add(self.limits.syn_ms).max(1);
                 self.open(env, key, isn, Stage::AwaitingSynAck, deadline);
@@ -110,6 +111,7 @@ impl Inspector {
                 self.answer(token, Verdict::Drop);
             }
             Door::Ask(names) => {
+                self.counters.gate_misses = self.counters.gate_misses.wrapping_add(1);
                 // The witness may have budget for the first of them only, so the rest comes
                 // again at once.
                 let half = names.len().div_ceil(2);
@@ -184,7 +186,7 @@ impl Inspector {
             SynGate::Exact if !env.bindings.is_global(server) => {
                 Door::Shut(Reason::AddressNotGlobal)
             }
-            SynGate::Exact if bound_name_allowed(env, key) => Door::Open,
+            SynGate::Exact if is_bound_for(env, known, key) => Door::Open,
             SynGate::Exact => {
                 let names = self.names_to_ask(env, key);
                 if names.is_empty() {
@@ -231,7 +233,7 @@ impl Inspector {
             names.rotate_left(first);
             names.truncate(NAMES_CONSIDERED);
         }
-        names.sort_by_key(|name| ask_first(env.bindings.is_known(name)));
+        names.sort_by_key(|name| ask_first(env, name));
         names.truncate(self.limits.names_per_syn);
         names.into_iter().cloned().collect()
     }
@@ -256,6 +258,7 @@ impl Inspector {
                 self.waiting.remove(&lookups, &flow.key);
                 self.answer(token, Verdict::Pass);
                 self.counters.rescued = self.counters.rescued.wrapping_add(1);
+                flow.rescued = true;
                 flow.stage = Stage::AwaitingSynAck;
                 flow.deadline = env.now.mono_ms.saturating_add(self.limits.syn_ms).max(1);
                 self.table.put(flow);
@@ -264,19 +267,14 @@ impl Inspector {
                 flow.stage = Stage::HeldSyn { token, lookups };
                 self.table.put(flow);
             }
-            Door::Ask(_) if is_priming(env, &lookups) => {
-                // The name has only just entered the policy. The retransmission asks again.
+            // The retransmission asks again.
+            Door::Ask(_) if self.may_come_back(env, &lookups) => {
                 flow.stage = Stage::HeldSyn { token, lookups };
                 self.abandon(flow);
             }
             Door::Ask(_) | Door::Wait => {
-                let unresolvable = lookups.brought_nothing();
+                let reason = self.mismatch(env, &lookups);
                 flow.stage = Stage::HeldSyn { token, lookups };
-                let reason = if unresolvable {
-                    Reason::NameUnresolvable
-                } else {
-                    Reason::AddressNotOfName
-                };
                 self.refuse_for(env, flow, Side::Client, reason);
             }
             Door::Shut(reason) => {
@@ -326,6 +324,13 @@ impl Inspector {
 }
 
 /// Whether the destination is bound to any name this client may reach there.
+fn is_bound_for(env: &Env<'_>, client: policy::ClientRef, key: &FlowKey) -> bool {
+    let to = (key.server.ip(), key.server.port());
+    let opens = env.bindings.opens(env.policy, client, to, env.now);
+    opens.unwrap_or_else(|| bound_name_allowed(env, key))
+}
+
+/// The same by asking the policy about every name of the address.
 fn bound_name_allowed(env: &Env<'_>, key: &FlowKey) -> bool {
     let mut allowed = false;
     env.bindings
@@ -357,11 +362,13 @@ pub(crate) fn is_priming(env: &Env<'_>, lookups: &Lookups) -> bool {
         .any(|name| env.bindings.is_known(name) == Known::Priming)
 }
 
-/// A name nothing is known of is worth more than one whose addresses are fresh.
-const fn ask_first(known: Known) -> u8 {
-    match known {
+/// A name nothing is known of is worth more than one whose answers differ from each other, and
+/// that more than one whose addresses are fresh.
+fn ask_first(env: &Env<'_>, name: &Name) -> u8 {
+    match env.bindings.is_known(name) {
         Known::Unasked | Known::Priming => 0,
-        Known::Failed => 1,
-        Known::Answered => 2,
+        Known::Answered if env.bindings.varies(name) => 1,
+        Known::Failed => 2,
+        Known::Answered => 3,
     }
 }

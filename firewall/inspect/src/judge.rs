@@ -6,7 +6,6 @@ use policy::{AppProto, Kind, Name, Reason, Transport};
 use crate::claim::{Candidate, Claim, Message};
 use crate::env::Env;
 use crate::flow::{FlowKey, Side};
-use crate::gate::is_priming;
 use crate::http_flow::HttpFlow;
 use crate::inspector::Inspector;
 use crate::machine::Machine;
@@ -228,14 +227,14 @@ impl Inspector {
             flow.stage = Stage::AwaitingBinding { claim, lookups };
             return self.table.put(flow);
         }
-        if is_priming(env, &lookups) && !judgement.ruling.is_allowed() {
+        if !judgement.ruling.is_allowed() && self.may_come_back(env, &lookups) {
             flow.stage = Stage::AwaitingBinding { claim, lookups };
             return self.postpone_claim(env, flow);
         }
         self.waiting.remove(&lookups, &flow.key);
-        let mismatch = judgement.ruling.reason() == Some(Reason::AddressNotOfName);
-        if mismatch && lookups.brought_nothing() {
-            judgement.ruling = judgement.ruling.because(Reason::NameUnresolvable);
+        if judgement.ruling.reason() == Some(Reason::AddressNotOfName) {
+            let reason = self.mismatch(env, &lookups);
+            judgement.ruling = judgement.ruling.because(reason);
         }
         self.settle(env, flow, *claim, judgement, false);
     }
@@ -264,7 +263,9 @@ impl Inspector {
         rescued: bool,
     ) {
         let mut facts = claim.facts();
-        facts.rescued = rescued;
+        // Its SYN was, or this very claim.
+        let at_the_gate = flow.rescued;
+        facts.rescued = rescued || at_the_gate;
         if let Some(candidate) = judgement.candidates.first() {
             facts.dhost = Some(candidate.name.as_str().into());
         }
@@ -288,7 +289,7 @@ impl Inspector {
             flow.stage = Stage::AwaitingClient;
             return self.refuse(env, flow, Category::Client, &ruling, &facts);
         }
-        if rescued {
+        if rescued && !at_the_gate {
             self.counters.rescued = self.counters.rescued.wrapping_add(1);
         }
         let is_sound = claim.fault.is_none();
@@ -313,7 +314,7 @@ impl Inspector {
             machine,
             ruling,
             is_lenient,
-            rescued,
+            rescued: rescued || at_the_gate,
             answered: false,
             read_client,
             read_server: 0,

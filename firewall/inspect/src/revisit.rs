@@ -5,57 +5,59 @@ use policy::{Name, Reason};
 
 use crate::conclude::Facts;
 use crate::detect::{Detected, detect};
-use crate::env::{Answer, Env};
+use crate::env::{Answer, Env, Known};
 use crate::flow::Side;
+use crate::gate::is_priming;
 use crate::inspector::Inspector;
 use crate::judge::{rule_blind, rule_claim};
 use crate::record::Category;
 use crate::ruling::Ruling;
 use crate::stage::{Flow, Stage};
+use crate::waiting::Lookups;
 
 impl Inspector {
     /// See [`Inspector::handle_answer`].
     pub(crate) fn answered(&mut self, env: &Env<'_>, name: &Name, answer: Answer) {
-        if answer == Answer::Partial {
-            for key in self.waiting.for_name(name) {
-                if let Some(flow) = self.table.take(&key) {
-                    self.retry(env, flow, false);
-                }
-            }
-            return;
-        }
-        for key in self.waiting.answered(name) {
+        let flows = if answer == Answer::Partial {
+            self.waiting.for_name(name)
+        } else {
+            self.waiting.answered(name)
+        };
+        for key in flows {
             let Some(mut flow) = self.table.take(&key) else {
                 continue;
             };
-            if let Stage::HeldSyn { lookups, .. } | Stage::AwaitingBinding { lookups, .. } =
-                &mut flow.stage
-            {
-                lookups.note(name, answer == Answer::Resolved);
+            if let Some(lookups) = flow.lookups_mut() {
+                lookups.note(name, answer);
             }
-            if answer == Answer::OverBudget {
-                self.over_budget(env, flow);
-            } else {
-                self.retry(env, flow, false);
-            }
+            self.retry(env, flow, false);
         }
     }
 
-    fn over_budget(&mut self, env: &Env<'_>, flow: Box<Flow>) {
-        match &flow.stage {
-            Stage::HeldSyn { .. } => {
-                self.counters.dns_budget = self.counters.dns_budget.wrapping_add(1);
-                self.abandon(flow);
-            }
-            Stage::AwaitingBinding { .. } => {
-                self.counters.dns_budget = self.counters.dns_budget.wrapping_add(1);
-                self.postpone_claim(env, flow);
-            }
-            Stage::AwaitingSynAck
-            | Stage::AwaitingClient
-            | Stage::Conversing(_)
-            | Stage::Http(_)
-            | Stage::Moving => self.table.put(flow),
+    /// Whether what waits is to be dropped in silence instead of refused: somebody could not be
+    /// asked, or has more to say. Counts why.
+    pub(crate) fn may_come_back(&mut self, env: &Env<'_>, lookups: &Lookups) -> bool {
+        let counter = if lookups.lack_budget() {
+            &mut self.counters.dns_budget
+        } else if lookups.are_unsettled() {
+            &mut self.counters.dns_unsettled
+        } else {
+            return is_priming(env, lookups);
+        };
+        *counter = counter.wrapping_add(1);
+        true
+    }
+
+    /// Why an address is refused whose look-ups have ended: that of a name which has addresses
+    /// is the wrong one, whatever became of the last look-up.
+    pub(crate) fn mismatch(&mut self, env: &Env<'_>, lookups: &Lookups) -> Reason {
+        let has_addresses = |name: &Name| env.bindings.is_known(name) == Known::Answered;
+        if lookups.brought_nothing() && !lookups.names().any(has_addresses) {
+            self.counters.dns_negative = self.counters.dns_negative.wrapping_add(1);
+            Reason::NameUnresolvable
+        } else {
+            self.counters.dns_mismatch = self.counters.dns_mismatch.wrapping_add(1);
+            Reason::AddressNotOfName
         }
     }
 

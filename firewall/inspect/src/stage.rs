@@ -26,6 +26,8 @@ pub(crate) struct Flow {
     pub(crate) generation: u64,
     /// When it has waited long enough, on the monotonic clock; never 0.
     pub(crate) deadline: u64,
+    /// Its SYN was held, and a look-up opened the gate.
+    pub(crate) rescued: bool,
     pub(crate) client: Half,
     pub(crate) server: Half,
     pub(crate) stage: Stage,
@@ -142,6 +144,7 @@ impl Flow {
             key,
             generation,
             deadline,
+            rescued: false,
             client: Half::new(isn),
             server: Half::new(Seq(0)),
             stage,
@@ -201,6 +204,20 @@ impl Flow {
     /// The look-ups it waits for.
     pub(crate) const fn lookups(&self) -> Option<&Lookups> {
         match &self.stage {
+            Stage::HeldSyn { lookups, .. } | Stage::AwaitingBinding { lookups, .. } => {
+                Some(lookups)
+            }
+            Stage::AwaitingSynAck
+            | Stage::AwaitingClient
+            | Stage::Conversing(_)
+            | Stage::Http(_)
+            | Stage::Moving => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(crate) const fn lookups_mut(&mut self) -> Option<&mut Lookups> {
+        match &mut self.stage {
             Stage::HeldSyn { lookups, .. } | Stage::AwaitingBinding { lookups, .. } => {
                 Some(lookups)
             }

@@ -4,18 +4,31 @@ use std::collections::{BTreeSet, HashMap};
 
 use policy::Name;
 
+use crate::env::Answer;
 use crate::flow::FlowKey;
 
 /// The look-ups one flow waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Lookups {
-    names: Vec<(Name, Option<bool>)>,
+    names: Vec<(Name, Progress)>,
+}
+
+/// How far one of them is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Pending,
+    /// It has brought addresses and goes on.
+    Going,
+    Ended(Answer),
 }
 
 impl Lookups {
     pub(crate) fn new(names: impl IntoIterator<Item = Name>) -> Self {
         Self {
-            names: names.into_iter().map(|name| (name, None)).collect(),
+            names: names
+                .into_iter()
+                .map(|name| (name, Progress::Pending))
+                .collect(),
         }
     }
 
@@ -23,31 +36,58 @@ impl Lookups {
         self.names.iter().map(|(name, _)| name)
     }
 
-    /// Notes that the look-up of `name` has ended, with addresses or without.
-    pub(crate) fn note(&mut self, name: &Name, resolved: bool) {
-        for (asked, ended) in &mut self.names {
+    /// Notes how far the look-up of `name` is.
+    pub(crate) fn note(&mut self, name: &Name, answer: Answer) {
+        for (asked, progress) in &mut self.names {
             if asked == name {
-                *ended = Some(resolved);
+                *progress = if answer == Answer::Partial {
+                    Progress::Going
+                } else {
+                    Progress::Ended(answer)
+                };
             }
         }
     }
 
-    /// The names whose look-up has not ended.
+    /// The names whose look-up has brought nothing yet, and has not ended.
     pub(crate) fn pending(&self) -> impl Iterator<Item = &Name> {
         self.names
             .iter()
-            .filter(|(_, ended)| ended.is_none())
+            .filter(|(_, progress)| *progress == Progress::Pending)
             .map(|(name, _)| name)
     }
 
     /// Whether every look-up has ended.
     pub(crate) fn are_over(&self) -> bool {
-        self.names.iter().all(|(_, ended)| ended.is_some())
+        self.names
+            .iter()
+            .all(|(_, progress)| matches!(progress, Progress::Ended(_)))
+    }
+
+    /// Whether some look-up was not made for want of budget.
+    pub(crate) fn lack_budget(&self) -> bool {
+        self.any(Progress::Ended(Answer::OverBudget))
+    }
+
+    /// Whether some name has more addresses than its look-up has brought so far: what it may
+    /// still allow is not refused.
+    pub(crate) fn are_unsettled(&self) -> bool {
+        self.any(Progress::Going) || self.any(Progress::Ended(Answer::Unsettled))
     }
 
     /// Whether no look-up has brought an address, and there was at least one.
     pub(crate) fn brought_nothing(&self) -> bool {
-        !self.names.is_empty() && self.names.iter().all(|(_, ended)| *ended != Some(true))
+        let nothing = |(_, progress): &(Name, Progress)| {
+            matches!(
+                progress,
+                Progress::Pending | Progress::Ended(Answer::Failed | Answer::OverBudget)
+            )
+        };
+        !self.names.is_empty() && self.names.iter().all(nothing)
+    }
+
+    fn any(&self, wanted: Progress) -> bool {
+        self.names.iter().any(|(_, progress)| *progress == wanted)
     }
 }
 

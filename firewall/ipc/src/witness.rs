@@ -74,6 +74,8 @@ pub struct Sample {
     pub ipv6: bool,
     /// How many questions, one after the other; fewer when the budget is short.
     pub count: u8,
+    /// Whether a packet waits for it: then what the DNS front leaves over may be spent too.
+    pub urgent: bool,
 }
 
 /// What the witness says.

@@ -10,6 +10,7 @@ mod canonical;
 mod client;
 mod decide;
 mod name;
+mod opening;
 mod port;
 mod rule;
 mod trie;
@@ -17,6 +18,7 @@ mod trie;
 pub(crate) use canonical::address_text;
 pub use canonical::{CLIENTS_MAX, CONTENT_BYTES_MAX, NAMES_MAX, RULES_MAX, RejectedDraft};
 pub use client::ClientRef;
+pub use opening::{GroupRef, Opening};
 
 use address::AddressIndex;
 use client::{ClientTable, PrefixTable};

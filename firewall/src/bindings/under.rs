@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use inspect::{Bindings, Known, Time};
-use policy::{Name, Snapshot};
+use policy::{ClientRef, Name, Snapshot};
 
 use super::BindingStore;
 
@@ -34,5 +34,19 @@ impl Bindings for Under<'_> {
 
     fn is_known(&self, name: &Name) -> Known {
         self.store.is_known(name)
+    }
+
+    fn opens(
+        &self,
+        policy: &Snapshot,
+        client: ClientRef,
+        to: (IpAddr, u16),
+        now: Time,
+    ) -> Option<bool> {
+        self.store.opens(policy, client, to, now)
+    }
+
+    fn varies(&self, name: &Name) -> bool {
+        self.store.varies(name)
     }
 }

@@ -225,8 +225,10 @@ impl Witness {
     /// Asks some more times about a name that rotates, as often as the refresh share allows.
     fn sample(&mut self, sample: &Sample) {
         let now_ms = self.now_ms();
-        let affordable =
-            (0..sample.count).take_while(|_| self.budget.take(Purpose::Refresh, 1, now_ms));
+        let purpose = Purpose::Sample {
+            urgent: sample.urgent,
+        };
+        let affordable = (0..sample.count).take_while(|_| self.budget.take(purpose, 1, now_ms));
         let count = affordable.count();
         let (Some(upstreams), Ok(mut wire_name)) =
             (self.upstreams.clone(), Name::from_ascii(&sample.name))
@@ -273,7 +275,7 @@ impl Witness {
                 return Ok(());
             };
             let purpose = if due.first {
-                Purpose::Miss
+                Purpose::Priming
             } else {
                 Purpose::Refresh
             };

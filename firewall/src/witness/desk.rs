@@ -2,7 +2,8 @@
 //!
 //! A name outside policy never leaves this desk towards the witness. Look-ups are
 //! single-flight, at most one per name and second, and charged to the client that caused
-//! them, so that one client's scan does not starve another's names.
+//! them, so that one client's scan does not starve another's names. A name is asked about at
+//! its time to live while flows use it, and when a packet needs it otherwise.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -10,9 +11,12 @@ use std::sync::Arc;
 
 use inspect::{Answer, Bindings, Known, Query};
 use ipc::witness::{AnswerOutcome, AnswerV1, Configure, Lookup, NAMES_PER_MESSAGE_MAX, ToWitness};
-use policy::{Entry, Name, Pattern, Snapshot};
+use policy::{Name, Snapshot};
 
-use crate::bindings::{BindingStore, BindingWriter};
+use super::learnt::{Learning, LearntNames};
+use super::rotation::{Rotations, Shown};
+use super::spending::{Charge, Spending};
+use crate::bindings::{BindingStore, BindingWriter, Saved, Seen};
 
 /// Keeps the watched names and the waiting look-ups.
 #[derive(Debug)]
@@ -21,37 +25,31 @@ pub(super) struct Desk {
     store: Arc<BindingStore>,
     writer: BindingWriter,
     policy: Option<Arc<Snapshot>>,
-    patterns: Vec<Pattern>,
     exact: HashSet<Name>,
-    learnt: HashMap<Name, LearntName>,
+    learnt: LearntNames,
+    /// Names the witness asks about at their time to live.
+    watched: HashSet<Name>,
+    /// Of these, names that have an answer and no use.
+    idle: Vec<Name>,
     waiting: HashMap<Name, Waiting>,
     recent: HashMap<Name, (u64, Answer)>,
-    clients: HashMap<IpAddr, ClientSpending>,
+    spending: Spending,
+    rotations: Rotations,
     priming: Option<Priming>,
+    saved: Option<Saved>,
     swept_ms: u64,
 }
 
-/// A name learnt because a pattern covers it and a client claimed it.
-#[derive(Debug)]
-struct LearntName {
-    client: IpAddr,
-    pattern: usize,
-    used_ms: u64,
-}
-
+/// A look-up that packets wait for.
 #[derive(Debug)]
 struct Waiting {
     queues: Vec<usize>,
     until_ms: u64,
-}
-
-/// One client's look-ups of the current second.
-#[derive(Debug, Default)]
-struct ClientSpending {
-    second: u64,
-    names: u32,
-    misses: u32,
-    learnt: u32,
+    /// Who pays, and how many questions.
+    client: IpAddr,
+    price: u64,
+    /// The answer to the look-up itself, once it is there.
+    outcome: Option<Answer>,
 }
 
 #[derive(Debug)]
@@ -66,7 +64,7 @@ struct Priming {
 pub(super) enum Action {
     /// Tell the witness.
     Tell(ToWitness),
-    /// Tell a queue thread that a look-up has ended.
+    /// Tell a queue thread that a look-up has ended, or how far it is.
     Answer {
         queue: usize,
         name: Name,
@@ -79,19 +77,23 @@ pub(super) enum Action {
 }
 
 impl Desk {
-    pub(super) fn new(settings: Configure, store: Arc<BindingStore>) -> Self {
+    /// A desk that knows no policy; `saved` is what was bound before a restart.
+    pub(super) fn new(settings: Configure, store: Arc<BindingStore>, saved: Option<Saved>) -> Self {
         Self {
+            rotations: Rotations::new(settings.max_qps),
             settings,
             writer: BindingWriter::new(Arc::clone(&store)),
             store,
             policy: None,
-            patterns: Vec::new(),
             exact: HashSet::new(),
-            learnt: HashMap::new(),
+            learnt: LearntNames::default(),
+            watched: HashSet::new(),
+            idle: Vec::new(),
             waiting: HashMap::new(),
             recent: HashMap::new(),
-            clients: HashMap::new(),
+            spending: Spending::default(),
             priming: None,
+            saved,
             swept_ms: 0,
         }
     }
@@ -99,10 +101,10 @@ impl Desk {
     /// Says everything again to a witness that has just started.
     pub(super) fn greet(&self, actions: &mut Vec<Action>) {
         actions.push(Action::Tell(ToWitness::Configure(self.settings.clone())));
-        let names = self.exact.iter().chain(self.learnt.keys());
-        tell_names(names.cloned().collect(), true, actions);
-        for name in self.waiting.keys() {
-            actions.push(Action::Tell(ToWitness::Lookup(lookup(name))));
+        tell_names(self.watched.iter().cloned().collect(), true, actions);
+        let unanswered = |(_, waiting): &(&Name, &Waiting)| waiting.outcome.is_none();
+        for (name, _) in self.waiting.iter().filter(unanswered) {
+            actions.push(Action::Tell(ToWitness::Lookup(lookup(name, SAMPLES))));
         }
     }
 
@@ -111,26 +113,29 @@ impl Desk {
         let exact: HashSet<Name> = policy.exact_names().cloned().collect();
         let added: Vec<Name> = exact.difference(&self.exact).cloned().collect();
         let mut removed: Vec<Name> = self.exact.difference(&exact).cloned().collect();
-        self.patterns = patterns(&policy);
+        removed.extend(self.learnt.adopt(&policy));
+        removed.retain(|name| !exact.contains(name));
+        self.writer.forget(&removed);
+        for name in &removed {
+            self.watched.remove(name);
+            self.rotations.forget(name);
+        }
         for name in &added {
             self.writer.prime(name);
-            self.learnt.remove(name);
         }
-        // What a pattern index meant is gone; a name still covered is learnt again when used.
-        removed.extend(self.learnt.drain().map(|(name, _)| name));
-        removed.retain(|name| !exact.contains(name));
-        for name in &removed {
-            self.writer.forget(name);
-        }
+        self.exact = exact;
+        self.policy = Some(Arc::clone(&policy));
+        self.restore(now_ms);
         let unanswered = |name: &&Name| self.store.is_known(name) == Known::Priming;
         self.priming = Some(Priming {
             generation: policy.generation(),
             names: added.iter().filter(unanswered).cloned().collect(),
             until_ms: now_ms.saturating_add(PRIMING_MS),
         });
-        self.exact = exact;
-        self.policy = Some(policy);
+        self.writer.adopt(policy);
         tell_names(removed, false, actions);
+        // Also names that were known before a restart: whether they still are what they were.
+        self.watched.extend(added.iter().cloned());
         tell_names(added, true, actions);
         self.check_priming(now_ms, actions);
     }
@@ -150,22 +155,29 @@ impl Desk {
             }
             return;
         }
-        let fresh = |(at_ms, _): &&(u64, Answer)| now_ms.saturating_sub(*at_ms) < ONCE_MS;
-        let recent = self
-            .recent
-            .get(name)
-            .filter(fresh)
-            .map(|(_, answer)| *answer);
-        let answer = if recent.is_some() {
-            recent
-        } else if !self.is_mentioned(name) {
-            Some(Answer::Failed)
-        } else if !self.charge(query, now_ms) {
-            Some(Answer::OverBudget)
-        } else {
-            None
+        let mut waiting = Waiting {
+            queues: vec![queue],
+            until_ms: now_ms.saturating_add(WAIT_MS),
+            client: query.client,
+            price: 0,
+            outcome: Some(Answer::Resolved),
         };
-        if let Some(answer) = answer {
+        if self.rotations.is_unsettled(name) {
+            // It is being sampled anyway.
+            self.rotations.hurry(name, waiting.until_ms, now_ms);
+            self.waiting.insert(name.clone(), waiting);
+            return;
+        }
+        let rotates = self.rotations.contains(name);
+        let settled = self.store.is_known(name) == Known::Answered && !rotates;
+        let samples = if settled { 1 } else { SAMPLES };
+        waiting.price = if rotates {
+            MISSED_PRICE
+        } else {
+            // A and AAAA as often as that, HTTPS once.
+            u64::from(samples).saturating_mul(2).saturating_add(1)
+        };
+        if let Some(answer) = self.answer_at_once(query, waiting.price, now_ms) {
             actions.push(Action::Answer {
                 queue,
                 name: name.clone(),
@@ -173,15 +185,40 @@ impl Desk {
             });
             return;
         }
-        let until_ms = now_ms.saturating_add(WAIT_MS);
-        self.waiting.insert(
-            name.clone(),
-            Waiting {
-                queues: vec![queue],
-                until_ms,
-            },
-        );
-        actions.push(Action::Tell(ToWitness::Lookup(lookup(name))));
+        waiting.outcome = None;
+        self.rotations.missed(name);
+        self.rotations.hurry(name, waiting.until_ms, now_ms);
+        self.waiting.insert(name.clone(), waiting);
+        actions.push(Action::Tell(ToWitness::Lookup(lookup(name, samples))));
+    }
+
+    /// The answer to a query for which nobody is asked; `None` when it is charged.
+    fn answer_at_once(&mut self, query: &Query, price: u64, now_ms: u64) -> Option<Answer> {
+        let fresh = |(at_ms, _): &&(u64, Answer)| now_ms.saturating_sub(*at_ms) < ONCE_MS;
+        let recent = self.recent.get(&query.name).filter(fresh);
+        if let Some((_, answer)) = recent {
+            return Some(*answer);
+        }
+        let policy = self.policy.as_ref();
+        if !policy.is_some_and(|policy| policy.mentions(&query.name)) {
+            return Some(Answer::Failed);
+        }
+        (!self.charge(query, price, now_ms)).then_some(Answer::OverBudget)
+    }
+
+    /// A flow to an address was allowed under a name, for the first time in a while.
+    pub(super) fn used(
+        &mut self,
+        name: &Name,
+        addr: IpAddr,
+        now_ms: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        self.writer.judged(name, addr);
+        let wanted = self.learnt.touch(name, now_ms) || self.exact.contains(name);
+        if wanted && self.watched.insert(name.clone()) {
+            tell_names(vec![name.clone()], true, actions);
+        }
     }
 
     /// Takes in an answer of the witness; one about a name nobody wants is dropped.
@@ -190,56 +227,131 @@ impl Desk {
             return;
         };
         let wanted = self.exact.contains(&name)
-            || self.learnt.contains_key(&name)
+            || self.learnt.contains(&name)
             || self.waiting.contains_key(&name);
         if !wanted {
             return;
         }
-        let outcome = if answer.outcome == AnswerOutcome::Resolved {
-            let addresses = answer
-                .addresses
-                .iter()
-                .map(|seen| (seen.address, seen.ttl_s));
-            let learning = self.writer.learn(&name, addresses, now_ms);
-            if learning.alarm {
-                actions.push(Action::Alarm { name: name.clone() });
+        let mut brought_new = false;
+        let outcome = match answer.outcome {
+            AnswerOutcome::Resolved => {
+                brought_new = self.learn(&name, answer, now_ms, actions);
+                Answer::Resolved
             }
-            Answer::Resolved
-        } else if answer.outcome == AnswerOutcome::OverBudget {
-            Answer::OverBudget
-        } else {
-            self.writer.fail(&name);
-            Answer::Failed
+            AnswerOutcome::OverBudget => Answer::OverBudget,
+            AnswerOutcome::NoAddress
+            | AnswerOutcome::NoSuchName
+            | AnswerOutcome::ServerFailure
+            | AnswerOutcome::TimedOut => {
+                self.writer.fail(&name);
+                Answer::Failed
+            }
         };
-        if answer.more {
-            // A packet to one of these addresses need not wait for the rest.
-            return self.tell_waiting(&name, Answer::Partial, actions);
-        }
-        if let Some(priming) = &mut self.priming {
+        let is_last = !answer.more;
+        if let Some(priming) = self.priming.as_mut().filter(|_| is_last) {
             priming.names.remove(&name);
         }
-        if answer.asked {
-            self.finish(&name, outcome, now_ms, actions);
-        } else if outcome == Answer::Resolved {
-            // A refresh may bring what somebody waits for, and is not the look-up they wait for.
-            self.tell_waiting(&name, Answer::Partial, actions);
+        if is_last && self.watched.contains(&name) && !self.is_in_use(&name, now_ms) {
+            self.idle.push(name.clone());
         }
+        let ended = answer.asked && is_last;
+        self.progress(&name, (ended, outcome, brought_new), now_ms, actions);
         self.check_priming(now_ms, actions);
+    }
+
+    /// Binds what an answer named; whether any of it is new.
+    fn learn(
+        &mut self,
+        name: &Name,
+        answer: &AnswerV1,
+        now_ms: u64,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let addresses = answer.addresses.iter().map(|seen| Seen {
+            addr: seen.address,
+            ttl_s: seen.ttl_s,
+            hint: seen.hint,
+        });
+        let chain: Option<Arc<str>> =
+            (!answer.chain.is_empty()).then(|| answer.chain.join(" ").into());
+        let learning = self.writer.learn(name, addresses, chain.as_ref(), now_ms);
+        let [v4, v6] = [0, 1].map(|family: usize| {
+            let of = |counts: [usize; 2]| counts.get(family).copied().unwrap_or(0);
+            Shown {
+                seen: of(learning.seen),
+                new: of(learning.new),
+                before: learning.before.get(family).copied().unwrap_or(false),
+            }
+        });
+        let samples = u8::try_from(answer.sources.len()).unwrap_or(u8::MAX);
+        self.rotations.note(name, [v4, v6], samples, now_ms);
+        if self.rotations.contains(name) {
+            self.writer.set_varies(name, true);
+        }
+        if learning.alarm {
+            self.rotations.suspect(name);
+            actions.push(Action::Alarm { name: name.clone() });
+        }
+        learning.added > 0
+    }
+
+    /// Tells who waits for a name what an answer about it means to them.
+    fn progress(
+        &mut self,
+        name: &Name,
+        (ended, outcome, brought_new): (bool, Answer, bool),
+        now_ms: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        let unsettled = self.rotations.is_unsettled(name);
+        let Some(waiting) = self.waiting.get_mut(name) else {
+            return;
+        };
+        if brought_new {
+            self.spending.refund(waiting.client, waiting.price);
+            waiting.price = 0;
+        }
+        if ended {
+            waiting.outcome = Some(outcome);
+        }
+        let until_ms = waiting.until_ms;
+        match waiting.outcome {
+            Some(Answer::Resolved) if unsettled => {
+                self.rotations.hurry(name, until_ms, now_ms);
+                self.tell_waiting(name, Answer::Partial, actions);
+            }
+            Some(outcome) => self.finish(name, outcome, now_ms, actions),
+            // A packet to one of these addresses need not wait for the rest; and a refresh may
+            // bring what somebody waits for, and is not the look-up they wait for.
+            None if outcome == Answer::Resolved => {
+                self.tell_waiting(name, Answer::Partial, actions);
+            }
+            None => {}
+        }
     }
 
     /// Ends what has waited too long and forgets what nobody uses.
     pub(super) fn tick(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
-        let late: Vec<Name> = self
+        let late: Vec<(Name, Option<Answer>)> = self
             .waiting
             .iter()
             .filter(|(_, waiting)| waiting.until_ms <= now_ms)
-            .map(|(name, _)| name.clone())
+            .map(|(name, waiting)| (name.clone(), waiting.outcome))
             .collect();
-        for name in late {
-            self.writer.fail(&name);
-            self.finish(&name, Answer::Failed, now_ms, actions);
+        for (name, outcome) in late {
+            let answer = match outcome {
+                Some(Answer::Resolved) if self.rotations.is_unsettled(&name) => Answer::Unsettled,
+                Some(outcome) => outcome,
+                None => {
+                    self.writer.fail(&name);
+                    Answer::Failed
+                }
+            };
+            self.finish(&name, answer, now_ms, actions);
         }
         self.check_priming(now_ms, actions);
+        self.sample(now_ms, actions);
+        self.let_idle_go(now_ms, actions);
         if now_ms.saturating_sub(self.swept_ms) >= SWEEP_MS {
             self.swept_ms = now_ms;
             self.sweep(now_ms, actions);
@@ -253,108 +365,116 @@ impl Desk {
         let sweep = self.swept_ms.saturating_add(SWEEP_MS);
         waiting
             .chain(priming)
+            .chain(self.rotations.next_due_ms())
             .min()
             .map_or(sweep, |first| first.min(sweep))
     }
 
-    fn finish(&mut self, name: &Name, answer: Answer, now_ms: u64, actions: &mut Vec<Action>) {
-        let Some(waiting) = self.waiting.remove(name) else {
-            return;
-        };
-        if answer != Answer::OverBudget {
-            self.recent.insert(name.clone(), (now_ms, answer));
-        }
-        for queue in waiting.queues {
-            actions.push(Action::Answer {
-                queue,
-                name: name.clone(),
-                answer,
-            });
-        }
+    /// How many names were learnt under patterns, and how many rotate.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.learnt.len(), self.rotations.len())
     }
 
-    /// Tells everyone who waits for `name`, and goes on waiting.
+    fn sample(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+        let (store, learnt) = (&self.store, &self.learnt);
+        let samples = self.rotations.due(now_ms, |name| {
+            learnt.contains(name) || in_use(store.last_used_ms(name), now_ms)
+        });
+        let tell = |sample| Action::Tell(ToWitness::Sample(sample));
+        actions.extend(samples.into_iter().map(tell));
+    }
+
+    /// Stops the refresh of names that have their first answer and that no flow uses.
+    fn let_idle_go(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+        let mut idle = std::mem::take(&mut self.idle);
+        idle.retain(|name| !self.is_in_use(name, now_ms) && self.watched.remove(name));
+        tell_names(idle, false, actions);
+    }
+
+    fn is_in_use(&self, name: &Name, now_ms: u64) -> bool {
+        self.learnt.contains(name) || in_use(self.store.last_used_ms(name), now_ms)
+    }
+
     fn tell_waiting(&self, name: &Name, answer: Answer, actions: &mut Vec<Action>) {
         let queues = self.waiting.get(name).map(|waiting| &waiting.queues);
-        for &queue in queues.into_iter().flatten() {
+        for queue in queues.into_iter().flatten() {
             actions.push(Action::Answer {
-                queue,
+                queue: *queue,
                 name: name.clone(),
                 answer,
             });
         }
     }
 
-    fn is_mentioned(&self, name: &Name) -> bool {
-        self.policy
-            .as_ref()
-            .is_some_and(|policy| policy.mentions(name))
+    fn finish(&mut self, name: &Name, answer: Answer, now_ms: u64, actions: &mut Vec<Action>) {
+        self.tell_waiting(name, answer, actions);
+        self.waiting.remove(name);
+        if matches!(answer, Answer::Resolved | Answer::Failed) {
+            self.recent.insert(name.clone(), (now_ms, answer));
+        }
     }
 
     /// Charges a look-up to its client; false when the client has spent its share.
-    fn charge(&mut self, query: &Query, now_ms: u64) -> bool {
-        if self.clients.len() >= CLIENTS_MAX && !self.clients.contains_key(&query.client) {
-            self.clients
-                .retain(|_, spent| spent.second == now_ms / 1_000);
-            if self.clients.len() >= CLIENTS_MAX {
-                return false;
-            }
-        }
-        let spent = self.clients.entry(query.client).or_default();
-        if spent.second != now_ms / 1_000 {
-            *spent = ClientSpending {
-                second: now_ms / 1_000,
-                ..ClientSpending::default()
-            };
-        }
+    fn charge(&mut self, query: &Query, price: u64, now_ms: u64) -> bool {
         let first_time = self.store.is_known(&query.name) == Known::Unasked;
-        let (count, limit) = if first_time {
-            (&mut spent.names, NAMES_PER_CLIENT_S)
+        let charge = if first_time {
+            Charge::Name
         } else {
-            (&mut spent.misses, MISSES_PER_CLIENT_S)
+            Charge::Miss
         };
-        if *count >= limit {
+        if !self.spending.charge(query.client, charge, price, now_ms) {
             return false;
         }
-        *count = count.saturating_add(1);
-        self.exact.contains(&query.name) || self.learn_name(query, now_ms)
+        let is_known = self.exact.contains(&query.name) || self.learnt.touch(&query.name, now_ms);
+        is_known || self.learn_name(query, now_ms)
     }
 
-    /// Starts watching a name that only a pattern covers, within the pattern's limits.
+    /// Learns a name that only a pattern covers, within the pattern's limits.
     fn learn_name(&mut self, query: &Query, now_ms: u64) -> bool {
-        if let Some(learnt) = self.learnt.get_mut(&query.name) {
-            learnt.used_ms = now_ms;
-            return true;
-        }
-        let covers = |pattern: &Pattern| pattern.matches(&query.name);
-        let Some(pattern) = self.patterns.iter().position(covers) else {
+        if !self
+            .spending
+            .charge(query.client, Charge::Learnt, 0, now_ms)
+        {
             return false;
-        };
-        let mut held: Vec<(u64, &Name)> = self
+        }
+        let used_ms = |name: &Name| self.store.last_used_ms(name);
+        match self
             .learnt
-            .iter()
-            .filter(|(_, known)| known.client == query.client && known.pattern == pattern)
-            .map(|(name, known)| (known.used_ms.max(self.store.last_used_ms(name)), name))
-            .collect();
-        let spent = self.clients.entry(query.client).or_default();
-        if spent.learnt >= LEARNT_PER_CLIENT_S {
-            return false;
-        }
-        spent.learnt = spent.learnt.saturating_add(1);
-        if held.len() >= LEARNT_PER_PATTERN {
-            held.sort_unstable();
-            if let Some(oldest) = held.first().map(|(_, name)| (*name).clone()) {
-                self.learnt.remove(&oldest);
-                self.writer.forget(&oldest);
+            .learn(&query.name, query.client, now_ms, used_ms)
+        {
+            Learning::Refused => false,
+            Learning::Learnt(gone) => {
+                if let Some(gone) = gone {
+                    self.rotations.forget(&gone);
+                    self.writer.forget(&[gone]);
+                }
+                self.writer.learn_name(&query.name, query.client);
+                true
             }
         }
-        let learnt = LearntName {
-            client: query.client,
-            pattern,
-            used_ms: now_ms,
+    }
+
+    /// Binds what was bound before a restart: exact names of the policy, and names under
+    /// patterns as if their clients had just brought them up.
+    fn restore(&mut self, now_ms: u64) {
+        let Some(saved) = self.saved.take() else {
+            return;
         };
-        self.learnt.insert(query.name.clone(), learnt);
-        true
+        for (name, kept) in saved.names {
+            let mut wanted = self.exact.contains(&name);
+            if let (false, Some(client)) = (wanted, kept.client) {
+                let used_ms = |name: &Name| self.store.last_used_ms(name);
+                let learning = self.learnt.learn(&name, client, now_ms, used_ms);
+                if let Learning::Learnt(gone) = learning {
+                    self.writer.learn_name(&name, client);
+                    self.writer.forget(gone.as_slice());
+                    wanted = true;
+                }
+            }
+            if wanted {
+                self.writer.restore(&name, kept, now_ms);
+            }
+        }
     }
 
     fn check_priming(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
@@ -375,45 +495,36 @@ impl Desk {
         self.writer.sweep(now_ms);
         self.recent
             .retain(|_, (at_ms, _)| now_ms.saturating_sub(*at_ms) < ONCE_MS);
-        self.clients
-            .retain(|_, spent| spent.second == now_ms / 1_000);
-        let unused: Vec<Name> = self
+        self.spending.sweep(now_ms);
+        for name in self.rotations.sweep(now_ms) {
+            self.writer.set_varies(&name, false);
+        }
+        let unused = self
             .learnt
-            .iter()
-            .filter(|(name, learnt)| {
-                let used_ms = learnt.used_ms.max(self.store.last_used_ms(name));
-                now_ms.saturating_sub(used_ms) >= LEARNT_MS
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
+            .sweep(now_ms, |name| self.store.last_used_ms(name));
+        self.writer.forget(&unused);
         for name in &unused {
-            self.learnt.remove(name);
-            self.writer.forget(name);
+            self.watched.remove(name);
+            self.rotations.forget(name);
         }
         tell_names(unused, false, actions);
+        // A name that has had its answer and is not used any more.
+        let idle = self.watched.iter().filter(|name| {
+            !self.is_in_use(name, now_ms) && self.store.is_known(name) != Known::Priming
+        });
+        self.idle.extend(idle.cloned().collect::<Vec<_>>());
     }
 }
 
-/// Every pattern of the policy, the one with the longest literal part first.
-fn patterns(policy: &Snapshot) -> Vec<Pattern> {
-    let rules = policy.draft().groups.iter().flat_map(|group| &group.rules);
-    let mut patterns: Vec<Pattern> = rules
-        .flat_map(|rule| &rule.entries)
-        .filter_map(|entry| match entry {
-            Entry::Pattern { pattern, .. } => Some(pattern.clone()),
-            Entry::Name { .. } | Entry::Address { .. } | Entry::SeeThru { .. } => None,
-        })
-        .collect();
-    patterns.sort_by_key(|pattern| std::cmp::Reverse(pattern.literal_len()));
-    patterns.dedup();
-    patterns
+const fn in_use(last_used_ms: u64, now_ms: u64) -> bool {
+    last_used_ms > 0 && now_ms.saturating_sub(last_used_ms) < IN_USE_MS
 }
 
-fn lookup(name: &Name) -> Lookup {
+fn lookup(name: &Name, samples: u8) -> Lookup {
     Lookup {
         name: name.to_string(),
         budget_ms: BUDGET_MS,
-        samples: SAMPLES,
+        samples,
     }
 }
 
@@ -429,23 +540,19 @@ fn tell_names(names: Vec<Name>, watch: bool, actions: &mut Vec<Action>) {
 }
 
 /// How long a packet may wait for a look-up (DESIGN, section 3), less the way back.
-const BUDGET_MS: u32 = 900;
+const BUDGET_MS: u32 = 850;
 /// When a look-up that the witness never answered counts as failed.
-const WAIT_MS: u64 = 1_000;
-/// Questions per look-up of a packet that waits.
+const WAIT_MS: u64 = 900;
+/// Questions per record type for a packet that waits, about a name of which little is known.
 const SAMPLES: u8 = 3;
+/// What a miss of a name that rotates is charged: it makes us sample it again.
+const MISSED_PRICE: u64 = 30;
 /// A name is looked up once in this time at most.
 const ONCE_MS: u64 = 1_000;
 const PRIMING_MS: u64 = 2_000;
 const SWEEP_MS: u64 = 30_000;
-const NAMES_PER_CLIENT_S: u32 = 20;
-const MISSES_PER_CLIENT_S: u32 = 10;
-const LEARNT_PER_CLIENT_S: u32 = 5;
-const LEARNT_PER_PATTERN: usize = 64;
-/// A learnt name is forgotten this long after its last use.
-const LEARNT_MS: u64 = 600_000;
-/// Clients whose look-ups are counted apart in one second.
-const CLIENTS_MAX: usize = 65_536;
+/// Names used within this time are asked about at their time to live (DESIGN, section 3).
+const IN_USE_MS: u64 = 86_400_000;
 
 #[cfg(test)]
 mod tests;

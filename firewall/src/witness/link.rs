@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use caps::{CapSet, Capability};
 use ipc::framing::{self, Decoder};
@@ -14,7 +14,7 @@ use ipc::witness::{FromWitness, HealthV1, MESSAGE_BYTES_MAX, ToWitness};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::desk::{Action, Desk};
-use super::{Audience, Order};
+use super::{Audience, DnsTotals, Order};
 use crate::clock::Clock;
 use crate::confine::user_to_become;
 use crate::wake::{self, Mailbox};
@@ -31,6 +31,7 @@ pub(super) struct Link {
     clock: Clock,
     user: String,
     state: Arc<AtomicU8>,
+    totals: Arc<DnsTotals>,
     process: Option<Process>,
     restart_ms: u64,
     failures: u32,
@@ -52,6 +53,7 @@ impl Link {
         clock: Clock,
         user: String,
         state: Arc<AtomicU8>,
+        totals: Arc<DnsTotals>,
     ) -> Self {
         Self {
             desk,
@@ -60,6 +62,7 @@ impl Link {
             clock,
             user,
             state,
+            totals,
             process: None,
             restart_ms: 0,
             failures: 0,
@@ -107,6 +110,9 @@ impl Link {
         for order in orders {
             match order {
                 Order::Ask { queue, query } => self.desk.ask(queue, &query, now_ms, &mut actions),
+                Order::Used { name, addr } => {
+                    self.desk.used(&name, addr, now_ms, &mut actions);
+                }
                 Order::Adopt(policy) => self.desk.adopt(policy, now_ms, &mut actions),
                 Order::Stop => return false,
             }
@@ -245,6 +251,23 @@ impl Link {
 
     /// Questions were asked and none answered since the last report: the resolver is away.
     fn note_health(&mut self, health: HealthV1) {
+        let count = |total: &AtomicU64, now: u64, before: u64| {
+            total.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
+        };
+        count(&self.totals.asked, health.asked, self.health.asked);
+        count(&self.totals.answered, health.answered, self.health.answered);
+        count(
+            &self.totals.over_budget,
+            health.over_budget,
+            self.health.over_budget,
+        );
+        self.totals.watched.store(health.watched, Ordering::Relaxed);
+        let (learnt, rotating) = self.desk.counts();
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        self.totals.learnt.store(number(learnt), Ordering::Relaxed);
+        self.totals
+            .rotating
+            .store(number(rotating), Ordering::Relaxed);
         let asked = health.asked.saturating_sub(self.health.asked);
         let answered = health.answered.saturating_sub(self.health.answered);
         if answered > 0 {

@@ -142,10 +142,17 @@ pub(super) struct Budget {
 /// What a question is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A packet waits for it, or a name has just entered the policy.
+    /// A packet waits for it.
     Miss,
+    /// A name has just entered the policy.
+    Priming,
     /// An answer has gone stale.
     Refresh,
+    /// A name rotates, and more of its addresses are wanted.
+    Sample {
+        /// A packet waits for one of them.
+        urgent: bool,
+    },
 }
 
 impl Budget {
@@ -164,13 +171,22 @@ impl Budget {
         }
     }
 
-    /// Takes `questions` from a purpose's share; a miss may use what the front leaves over.
+    /// Takes `questions` from a purpose's share. What the front leaves over is for misses, for
+    /// new names and for samples that a packet waits for; but nothing else ever eats into the
+    /// share of misses, and samples leave half of the refresh share to names gone stale.
     pub(super) fn take(&mut self, purpose: Purpose, questions: u64, now_ms: u64) -> bool {
         match purpose {
             Purpose::Miss => {
                 self.misses.take(questions, now_ms) || self.front.take(questions, now_ms)
             }
+            Purpose::Priming => {
+                self.front.take(questions, now_ms) || self.refresh.take(questions, now_ms)
+            }
             Purpose::Refresh => self.refresh.take(questions, now_ms),
+            Purpose::Sample { urgent } => {
+                (urgent && self.front.take(questions, now_ms))
+                    || self.refresh.take_spare(questions, now_ms)
+            }
         }
     }
 }
@@ -193,12 +209,17 @@ impl Bucket {
         }
     }
 
+    /// Takes `questions` unless less than half of a second's worth would be left.
+    fn take_spare(&mut self, questions: u64, now_ms: u64) -> bool {
+        let half = self.per_second.saturating_mul(500);
+        self.fill(now_ms);
+        let price = questions.saturating_mul(1_000);
+        self.level.saturating_sub(price) >= half && self.take(questions, now_ms)
+    }
+
     fn take(&mut self, questions: u64, now_ms: u64) -> bool {
-        let elapsed_ms = now_ms.saturating_sub(self.filled_ms);
-        self.filled_ms = now_ms;
-        let gained = elapsed_ms.saturating_mul(self.per_second);
+        self.fill(now_ms);
         let capacity = self.per_second.saturating_mul(1_000);
-        self.level = self.level.saturating_add(gained).min(capacity);
         let wanted = questions.saturating_mul(1_000);
         // A look-up dearer than a whole second's share would never be asked.
         let price = wanted.min(capacity);
@@ -207,6 +228,14 @@ impl Bucket {
         }
         self.level = self.level.saturating_sub(price);
         true
+    }
+
+    fn fill(&mut self, now_ms: u64) {
+        let elapsed_ms = now_ms.saturating_sub(self.filled_ms);
+        self.filled_ms = now_ms;
+        let gained = elapsed_ms.saturating_mul(self.per_second);
+        let capacity = self.per_second.saturating_mul(1_000);
+        self.level = self.level.saturating_add(gained).min(capacity);
     }
 }
 

@@ -123,6 +123,12 @@ fn a_client_without_budget_is_dropped_silently() {
     let conn = Conn::new("10.0.0.1:40001", "203.0.113.99:443");
     let syn = conn.syn(&mut world);
     world.answer("api.example.com", Answer::OverBudget);
+    assert_eq!(
+        world.verdict(syn),
+        None,
+        "the other name is still asked about"
+    );
+    world.answer("www.example.com", Answer::Resolved);
     assert_eq!(world.verdict(syn), Some(Verdict::Drop));
     assert!(world.records.is_empty() && world.resets.is_empty());
     let again = conn.syn(&mut world);
@@ -131,6 +137,52 @@ fn a_client_without_budget_is_dropped_silently() {
         None,
         "the retransmission tries afresh"
     );
+}
+
+#[test]
+fn a_name_that_has_more_addresses_than_were_learnt_in_time_is_waited_for() {
+    let mut world = World::new(ordinary());
+    let conn = Conn::new("10.0.0.1:40001", "203.0.113.99:443");
+    let syn = conn.syn(&mut world);
+    world.answer("www.example.com", Answer::Resolved);
+    world.answer("api.example.com", Answer::Partial);
+    assert_eq!(world.verdict(syn), None, "it goes on");
+    world.answer("api.example.com", Answer::Unsettled);
+    assert_eq!(world.verdict(syn), Some(Verdict::Drop));
+    assert!(world.records.is_empty() && world.resets.is_empty());
+    assert_eq!(world.inspector.counters().dns_unsettled, 1);
+    let again = conn.syn(&mut world);
+    world.bind("api.example.com", "203.0.113.99");
+    world.answer("api.example.com", Answer::Partial);
+    assert_eq!(world.verdict(again), Some(Verdict::Pass));
+    assert_eq!(world.inspector.waiting.len(), 0);
+}
+
+#[test]
+fn a_look_up_that_never_ends_its_samples_is_no_refusal() {
+    let mut world = World::new(ordinary());
+    let conn = Conn::new("10.0.0.1:40001", "203.0.113.99:443");
+    let syn = conn.syn(&mut world);
+    world.answer("api.example.com", Answer::Partial);
+    world.wait(1_000);
+    assert_eq!(world.verdict(syn), Some(Verdict::Drop));
+    assert!(world.records.is_empty() && world.resets.is_empty());
+}
+
+/// The last look-up of a name that has addresses failed: the address is still the wrong one.
+#[test]
+fn a_failed_look_up_of_a_name_with_addresses_is_a_mismatch() {
+    for (known, reason) in [
+        (Known::Answered, Reason::AddressNotOfName),
+        (Known::Failed, Reason::NameUnresolvable),
+    ] {
+        let mut world = World::new(ordinary());
+        world.directory.known.insert(name("api.example.com"), known);
+        Conn::new("10.0.0.1:40001", "203.0.113.99:443").syn(&mut world);
+        world.answer("api.example.com", Answer::Failed);
+        world.answer("www.example.com", Answer::Failed);
+        assert_eq!(world.refusal(), Some(reason), "{known:?}");
+    }
 }
 
 #[test]
@@ -294,7 +346,14 @@ fn every_name_gets_its_turn_to_be_asked_for() {
         assert_eq!(asked.len(), 20);
         // The budget of a second is spent half way: the client sends its SYN again.
         looked_up.extend(asked[..10].iter().cloned());
-        world.call(|inspector, env| inspector.handle_answer(env, &asked[10], Answer::OverBudget));
+        for (name, turn) in asked.iter().zip(0..) {
+            let answer = if turn < 10 {
+                Answer::Resolved
+            } else {
+                Answer::OverBudget
+            };
+            world.call(|inspector, env| inspector.handle_answer(env, name, answer));
+        }
     }
     assert_eq!(looked_up.len(), 50);
     assert!(world.records.is_empty());

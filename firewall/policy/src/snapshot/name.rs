@@ -254,6 +254,25 @@ impl NameIndex {
             .unwrap_or_default()
     }
 
+    /// Calls `each` with every rule that lists a name, or a pattern that covers it, of any kind.
+    pub(super) fn ranks_of(&self, name: &Name, each: &mut dyn FnMut(Rank)) {
+        let mut all = |slots: &Slots| {
+            for slot in slots {
+                self.postings(*slot)
+                    .iter()
+                    .for_each(|posting| each(posting.rank));
+            }
+        };
+        if let Some(slots) = self.names.get(name) {
+            all(slots);
+        }
+        self.trie.covering(name, &mut |id| {
+            if let Some((_, slots)) = self.patterns.get(position(id)) {
+                all(slots);
+            }
+        });
+    }
+
     /// Every exact name, each once.
     pub(super) fn exact_names(&self) -> impl Iterator<Item = &Name> {
         self.names.keys()

@@ -342,6 +342,15 @@ prop_compose! {
     }
 }
 
+/// Whether some rule of the client lists the name for this flow, whatever else allows it.
+fn by_some_name(draft: &Draft, source: IpAddr, ask: &Ask<'_>) -> bool {
+    let Ok(kind) = kind_of(ask, &draft.preferences) else {
+        return false;
+    };
+    let rules = rules_of(draft, source);
+    by_name(&rules, ask, kind).is_some()
+}
+
 /// What is asked about a source, as far as it does not depend on a snapshot.
 #[derive(Clone, Debug)]
 struct Question {
@@ -407,6 +416,20 @@ proptest! {
                 let by_name = decision.would_reason.is_none() && decision.see_thru.is_none();
                 let address = snapshot.preferences().address_rules == AddressRules::Allow;
                 prop_assert!(!by_name || address || snapshot.mentions(name));
+            }
+            let kind = ask.name.filter(|_| ask.transport == Transport::Tcp);
+            if let Some(name) = kind.filter(|_| ask.bound) {
+                let openings = snapshot.openings(name);
+                let opened = openings.iter().any(|opening| {
+                    opening.ports.contains(ask.port)
+                        && snapshot.groups_of(client).contains(&opening.group)
+                });
+                let named = |proto| {
+                    let ask = Ask { proto, dst: "192.0.2.99".parse().unwrap(), ..ask };
+                    by_some_name(&draft, question.source, &ask)
+                };
+                let reaches = [AppProto::Tls, AppProto::Ssh, AppProto::Http].into_iter().any(named);
+                prop_assert_eq!(opened, reaches, "what a name opens, turned around");
             }
             if ask.transport == Transport::Tcp && decision.is_allowed() {
                 let gate = snapshot.syn_gate(client, ask.port, ask.dst, ask.date);

@@ -21,7 +21,8 @@ pub(super) struct CompiledRule {
     /// The position of its group in gid order.
     pub(super) group: u32,
     transport: RuleTransport,
-    ports: PortRange,
+    /// Its ports.
+    pub(super) ports: PortRange,
 }
 
 impl CompiledRule {
