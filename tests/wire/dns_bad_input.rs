@@ -333,7 +333,7 @@ fn resolver_that_hangs_holds_nobody_beyond_the_budget_and_history_goes_on() {
     let unnamed = SocketAddr::new(IpAddr::V4(EVIL), HONEST.1);
     assert_eq!(
         stage.refusal("another address of a bound name", unnamed),
-        "name_unresolvable"
+        "address_not_of_name"
     );
 }
 
@@ -373,8 +373,13 @@ fn system_resolvers_are_read_again_when_their_file_changes() {
         dns.set(HONEST.0, Answer::of(here).ttl(1));
     }
     let _daemon = Daemon::asking(&lab, &inventory(&[]), &[], "").unwrap();
+    let attacker = lab.attacker().unwrap();
+    let local = SocketAddr::new(attacker.address(Family::V4), 30_000);
+    // Nobody has used the name, so it is asked about when a packet needs it.
+    let tcp = RawTcp::new(&attacker, local, (EVIL, HONEST.1).into(), isn(30_000));
     let asked = |dns: &DnsDouble| {
         e2e::wait::holds(Duration::from_secs(10), || {
+            tcp.put(&tcp.syn()).unwrap();
             !dns.asked_for(HONEST.0).is_empty()
         })
     };
