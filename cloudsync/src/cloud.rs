@@ -149,6 +149,9 @@ impl fmt::Display for CloudErrorKind {
 pub(crate) struct LogEvent {
     /// Milliseconds since 1970.
     pub(crate) unix_ms: u64,
+    /// Where in the stream's spool it begins, `SEGMENT-OFFSET`: the same when it is sent again, and
+    /// no other line's.
+    pub(crate) place: String,
     /// The line, without its new line.
     pub(crate) message: String,
 }
@@ -156,7 +159,7 @@ pub(crate) struct LogEvent {
 /// What the service did with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Acknowledged {
-    /// Events it took note of and will not keep, because of their time.
+    /// Events it will not keep, for their age or their form.
     pub(crate) rejected: usize,
 }
 

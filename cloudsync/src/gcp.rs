@@ -16,10 +16,14 @@ mod assign;
 mod error;
 mod firewalls;
 mod instances;
+mod logging;
 mod metadata;
 mod names;
 mod projects;
+mod secrets;
 mod subnets;
+
+pub(crate) use logging::CloudLogging;
 
 use assign::Parts;
 use firewalls::FirewallRule;
@@ -65,14 +69,18 @@ struct Slow {
     subnets: Vec<Subnet>,
 }
 
+/// A client that cannot be made: there are no credentials.
+fn unusable(error: BuildError) -> CloudError {
+    CloudError {
+        call: "making a client".to_owned(),
+        kind: CloudErrorKind::Credentials,
+        detail: error.to_string(),
+    }
+}
+
 impl Gcp {
     /// Finds out which networks are served: those configured, else the instance's own.
     pub(crate) async fn new(config: &Config) -> Result<Self, CloudError> {
-        let unusable = |error: BuildError| CloudError {
-            call: "making a client".to_owned(),
-            kind: CloudErrorKind::Credentials,
-            detail: error.to_string(),
-        };
         let endpoint = config.gcp.endpoint_url.as_deref();
         macro_rules! client {
             ($service:ident) => {{

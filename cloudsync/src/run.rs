@@ -15,7 +15,7 @@ use crate::aws::{self, Aws, CloudWatch};
 use crate::cloud::{Cloud, LogSink};
 use crate::config::{Config, ProviderKind};
 use crate::file::FileCloud;
-use crate::gcp::Gcp;
+use crate::gcp::{CloudLogging, Gcp};
 use crate::link::{self, Link, LinkState};
 use crate::ship::{Cursor, Shipper};
 use crate::sync::Sync;
@@ -46,7 +46,11 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         }
         ProviderKind::Gcp => {
             let cloud = Gcp::new(&config).await?;
-            start::<_, CloudWatch>(&mut tasks, &config, cloud, None)?;
+            let sink = match config.logs.ship {
+                true => Some(CloudLogging::new(&config).await?),
+                false => None,
+            };
+            start(&mut tasks, &config, cloud, sink)?;
         }
     }
     // Nobody waits for this in a terminal or a test; systemd does.

@@ -124,7 +124,7 @@ impl<S: LogSink> Shipper<S> {
                 Ok(acknowledged) => tracing::warn!(
                     stream = %self.stream,
                     lines = acknowledged.rejected,
-                    "lost: the log service does not keep lines of that age"
+                    "lost: the log service does not take these lines"
                 ),
                 Err(error) if error.kind == CloudErrorKind::Refused && part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);

@@ -2,4 +2,5 @@
 
 mod bad_input;
 mod policy;
+mod ship;
 mod stage;

@@ -2,6 +2,7 @@
 
 use ipc::record::Timestamp;
 
+use super::cursor::Position;
 use crate::cloud::{BatchLimits, LogEvent};
 
 /// Events that go out together, collected in the order of the spool.
@@ -28,7 +29,7 @@ impl Builder {
     /// Takes a line, unless the batch is complete without it. The first line always fits.
     ///
     /// A line without a time is as old as the one before it.
-    pub(super) fn push(&mut self, time: Option<Timestamp>, line: &[u8]) -> bool {
+    pub(super) fn push(&mut self, time: Option<Timestamp>, place: Position, line: &[u8]) -> bool {
         let unix_ms = time.map_or(self.latest, Timestamp::unix_ms);
         let mut message = String::from_utf8_lossy(line).into_owned();
         let most = self
@@ -49,7 +50,12 @@ impl Builder {
         if !fits && !self.events.is_empty() {
             return false;
         }
-        self.events.push(LogEvent { unix_ms, message });
+        let Position { segment, offset } = place;
+        self.events.push(LogEvent {
+            unix_ms,
+            place: format!("{segment:08}-{offset:012}"),
+            message,
+        });
         (self.bytes, self.earliest, self.latest) = (bytes, earliest, latest);
         true
     }
@@ -77,6 +83,11 @@ mod tests {
         span: Duration::from_secs(60),
     };
 
+    const HERE: Position = Position {
+        segment: 1,
+        offset: 0,
+    };
+
     fn at(ms: u64) -> Option<Timestamp> {
         Some(Timestamp::from_unix_ms(ms))
     }
@@ -84,26 +95,26 @@ mod tests {
     #[test]
     fn a_batch_ends_at_each_limit() {
         let mut by_count = Builder::new(LIMITS);
-        assert!((0..3).all(|_| by_count.push(at(1_000), b"x")));
-        assert!(!by_count.push(at(1_000), b"x"));
+        assert!((0..3).all(|_| by_count.push(at(1_000), HERE, b"x")));
+        assert!(!by_count.push(at(1_000), HERE, b"x"));
 
         let mut by_bytes = Builder::new(LIMITS);
-        assert!(by_bytes.push(at(1_000), &[b'x'; 74]));
-        assert!(by_bytes.push(at(1_000), &[b'x'; 74]));
-        assert!(!by_bytes.push(at(1_000), b"x"));
+        assert!(by_bytes.push(at(1_000), HERE, &[b'x'; 74]));
+        assert!(by_bytes.push(at(1_000), HERE, &[b'x'; 74]));
+        assert!(!by_bytes.push(at(1_000), HERE, b"x"));
 
         let mut by_span = Builder::new(LIMITS);
-        assert!(by_span.push(at(100_000), b"x"));
-        assert!(!by_span.push(at(160_000), b"x"));
-        assert!(by_span.push(at(40_001), b"x"));
-        assert!(!by_span.push(at(100_001), b"x"));
+        assert!(by_span.push(at(100_000), HERE, b"x"));
+        assert!(!by_span.push(at(160_000), HERE, b"x"));
+        assert!(by_span.push(at(40_001), HERE, b"x"));
+        assert!(!by_span.push(at(100_001), HERE, b"x"));
     }
 
     #[test]
     fn lines_of_a_batch_are_sorted_by_time_and_otherwise_stay_in_order() {
         let mut builder = Builder::new(LIMITS);
         for (time, line) in [(at(2_000), "b"), (at(1_000), "a"), (None, "c")] {
-            assert!(builder.push(time, line.as_bytes()));
+            assert!(builder.push(time, HERE, line.as_bytes()));
         }
         let lines: Vec<String> = builder
             .finish()
@@ -122,7 +133,7 @@ mod tests {
             while !left.is_empty() {
                 let mut builder = Builder::new(LIMITS);
                 let count = left.iter()
-                    .take_while(|(time, len)| builder.push(at(*time), &vec![b'x'; *len]))
+                    .take_while(|(time, len)| builder.push(at(*time), HERE, &vec![b'x'; *len]))
                     .count();
                 let events = builder.finish();
                 prop_assert_eq!(events.len(), count);

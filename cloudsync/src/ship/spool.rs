@@ -71,7 +71,7 @@ impl Batch {
             if segment != end.segment {
                 end = Position { segment, offset: 0 };
             }
-            match read_segment(&path(spool, stream, segment), end.offset, &mut builder) {
+            match read_segment(&path(spool, stream, segment), end, &mut builder) {
                 Ok(Reached::End) => {
                     end = Position {
                         segment: segment.saturating_add(1),
@@ -109,8 +109,9 @@ enum Reached {
     Full { offset: u64 },
 }
 
-/// Adds the lines of a segment from `offset` on, until one does not fit.
-fn read_segment(path: &Path, mut offset: u64, builder: &mut Builder) -> io::Result<Reached> {
+/// Adds the lines of a segment from `from` on, until one does not fit.
+fn read_segment(path: &Path, from: Position, builder: &mut Builder) -> io::Result<Reached> {
+    let mut offset = from.offset;
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;
     let mut reader = BufReader::with_capacity(256 << 10, file);
@@ -122,7 +123,7 @@ fn read_segment(path: &Path, mut offset: u64, builder: &mut Builder) -> io::Resu
             return Ok(Reached::End);
         }
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        if !text.is_empty() && !builder.push(peek_time(text), text) {
+        if !text.is_empty() && !builder.push(peek_time(text), Position { offset, ..from }, text) {
             return Ok(Reached::Full { offset });
         }
         offset = offset.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
