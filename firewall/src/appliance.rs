@@ -2,6 +2,8 @@
 //!
 //! Owned by the control thread. Packets never wait for anything in here.
 
+mod overlay;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use crate::configlog::{Stamp, mode};
 use crate::flowlog::FlowLog;
 use crate::flows::FlowEvent;
 use crate::kernel::Kernel;
-use crate::policy_store::{AdoptError, Adoption, PolicyStore};
+use crate::policy_store::{AdoptError, Adoption, Overlaid, PolicyStore};
 use crate::queue::{Order, QueueAddress};
 use crate::tally::Tally;
 use crate::wake::Sender;
@@ -42,6 +44,8 @@ pub struct Appliance {
     source: Option<(SourceState, u64)>,
     degraded: BTreeMap<&'static str, String>,
     data_plane_fault: Option<String>,
+    /// Where policy is published: the file that is laid over it.
+    overlay: Option<overlay::Overlay>,
 }
 
 /// Handles on the other threads.
@@ -71,9 +75,14 @@ pub struct Parts {
 
 impl Appliance {
     /// Takes over the parts; the policy found in the store is in force from here on.
-    pub fn new(config: Config, store: PolicyStore, parts: Parts) -> Self {
+    pub fn new(config: Config, store: PolicyStore, parts: Parts, kept: Option<Overlaid>) -> Self {
         let started_unix_ms = unix_ms();
         let boot = format!("{started_unix_ms:x}-{:x}", std::process::id());
+        let policy = store.adopted_unix_ms().map(|_| store.current().load());
+        let overlay = config.inventory.is_none().then(|| {
+            let in_force = policy.as_deref().map(Snapshot::draft);
+            overlay::Overlay::new(&config.overlay, in_force, kept)
+        });
         let this = Self {
             config,
             boot,
@@ -83,6 +92,7 @@ impl Appliance {
             source: None,
             degraded: BTreeMap::new(),
             data_plane_fault: None,
+            overlay,
         };
         if let Some(policy) = this.policy() {
             this.spread(&policy);
@@ -103,9 +113,21 @@ impl Appliance {
     /// When it is past a limit or cannot be kept. The one before stays in force, and the
     /// config log says why.
     pub fn adopt(&mut self, draft: Draft) -> Result<Adopted, Rejected> {
+        self.bring_into_force(draft, None)
+    }
+
+    fn adopt_overlaid(&mut self, merged: Draft, of: &Overlaid) -> Result<Adopted, Rejected> {
+        self.bring_into_force(merged, Some(of))
+    }
+
+    fn bring_into_force(
+        &mut self,
+        draft: Draft,
+        overlaid: Option<&Overlaid>,
+    ) -> Result<Adopted, Rejected> {
         let now_ms = unix_ms();
         let first = self.store.adopted_unix_ms().is_none();
-        let adoption = match self.store.adopt(draft, now_ms) {
+        let adoption = match self.store.adopt_overlaid(draft, overlaid, now_ms) {
             Ok(adoption) => adoption,
             Err(error) => {
                 let place = match &error {

@@ -27,6 +27,9 @@ pub struct Config {
     pub ipv6_egress: Ipv6Egress,
     /// Inventory file that is the policy; default: policy comes over the control socket.
     pub inventory: Option<PathBuf>,
+    /// File whose clients, groups and preferences are laid over a published policy; need not exist.
+    /// Not looked at beside an inventory.
+    pub overlay: PathBuf,
     /// Where the last good policy is kept.
     pub state_dir: PathBuf,
     /// Unix socket for cloudsync and the command line.
@@ -233,6 +236,7 @@ impl Default for Config {
             wan: None,
             ipv6_egress: Ipv6Egress::default(),
             inventory: None,
+            overlay: PathBuf::from("/etc/postern/overlay.toml"),
             state_dir: PathBuf::from("/var/lib/postern"),
             control_socket: PathBuf::from("/run/postern/control.sock"),
             health: OptionalAddress(Some(SocketAddr::from(([0u16; 8], 1042)))),

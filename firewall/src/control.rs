@@ -268,7 +268,7 @@ fn publish(json: &str, appliance: &Shared) -> Reply {
         Err(invalid) => return rejected(invalid.place, invalid.why),
     };
     let mut appliance = appliance.borrow_mut();
-    match appliance.adopt(draft) {
+    match appliance.publish(draft) {
         Ok(adopted) => {
             appliance.note_source(ipc::control::SourceState::Current);
             Reply::Adopted(adopted)

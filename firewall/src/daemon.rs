@@ -36,7 +36,7 @@ use crate::health::{self, Page};
 use crate::kernel::{Guard, Kernel, KernelError};
 use crate::lockdown;
 use crate::nfqueue;
-use crate::policy_store::{OpenStoreError, PolicyStore};
+use crate::policy_store::{OpenStoreError, Overlaid, PolicyStore};
 use crate::provider::{self, FileProvider, ProviderError};
 use crate::queue::{
     self, BoundQueue, Order, QueueAddress, QueueHandle, QueueThreadError, Surroundings,
@@ -138,7 +138,12 @@ fn run_threads(
     let mut threads = Threads::start(&config, kernel)?;
     let local = tokio::task::LocalSet::new();
     let result = local.block_on(&runtime, async {
-        let mut appliance = Appliance::new(config, threads.take_store()?, threads.parts.clone());
+        let mut appliance = Appliance::new(
+            config,
+            threads.take_store()?,
+            threads.parts.clone(),
+            threads.overlay.take(),
+        );
         for fault in threads.faults.drain(..) {
             appliance.fault("snapshot", &fault);
         }
@@ -153,6 +158,7 @@ fn run_threads(
             Some(Err(broken)) => return Err(broken.into()),
             None => {}
         }
+        appliance.read_overlay();
         if appliance.policy().is_none() {
             appliance.log_status();
         }
@@ -171,6 +177,7 @@ struct Threads {
     parts: Parts,
     store: Option<PolicyStore>,
     faults: Vec<String>,
+    overlay: Option<Overlaid>,
     bound: Vec<BoundQueue>,
     surroundings: Surroundings,
     queues: Vec<QueueHandle>,
@@ -232,6 +239,7 @@ impl Threads {
             parts,
             store: Some(store),
             faults: found.faults,
+            overlay: found.overlay,
             bound,
             surroundings,
             queues: Vec::new(),
@@ -453,8 +461,13 @@ async fn listen(appliance: &Shared, provider: Option<FileProvider>) -> Result<()
             .map_err(|error| DaemonError::Listen(address, error))?;
         tokio::task::spawn_local(health::serve(listener, page, Rc::clone(appliance)));
     }
-    if let Some(provider) = provider {
-        tokio::task::spawn_local(provider::follow(provider, Rc::clone(appliance)));
+    match provider {
+        Some(provider) => {
+            tokio::task::spawn_local(provider::follow(provider, Rc::clone(appliance)));
+        }
+        None => {
+            tokio::task::spawn_local(provider::follow_overlay(Rc::clone(appliance)));
+        }
     }
     Ok(())
 }

@@ -173,7 +173,9 @@ impl Follower {
         loop {
             self.wait();
             // What comes meanwhile wakes nobody: one wake-up for some flows, not one for each.
-            std::thread::sleep(GATHER);
+            if self.rejudging.is_none() {
+                std::thread::sleep(GATHER);
+            }
             if !self.take_events() {
                 break;
             }
@@ -366,7 +368,7 @@ impl Follower {
 /// Allowed flows that may wait to be remembered.
 const EVENTS_MAX: usize = 1 << 16;
 /// How long a first event waits for company.
-const GATHER: std::time::Duration = std::time::Duration::from_millis(3);
+const GATHER: Duration = Duration::from_millis(3);
 /// Flows remembered; about 600 bytes each.
 const FLOWS_MAX: usize = 1 << 20;
 const IDLE_MS: u16 = 1_000;

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ipc::record::Timestamp;
-use ipc::snapshot::{ReadSnapshotError, SnapshotV1, StoredV1, read_stored};
+use ipc::snapshot::{
+    InvalidSnapshot, ReadSnapshotError, SnapshotV1, StoredOverlayV1, StoredV1, read_stored,
+};
 use policy::{Draft, RejectedDraft, Snapshot};
 use thiserror::Error;
 
@@ -42,8 +44,19 @@ pub struct PolicyStore {
 pub struct Found {
     /// Whether a policy is in force.
     pub in_force: bool,
+    /// What the policy was made of, when an overlay is part of it.
+    pub overlay: Option<Overlaid>,
     /// Why the newest file was not used, if it was not.
     pub faults: Vec<String>,
+}
+
+/// The two parts of a policy with an overlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlaid {
+    /// The policy as it was published.
+    pub published: Draft,
+    /// The text of the overlay.
+    pub text: String,
 }
 
 /// A policy that has come into force.
@@ -157,8 +170,9 @@ impl PolicyStore {
                 continue;
             }
             match read(&path) {
-                Ok((snapshot, adopted_unix_ms)) => {
+                Ok((snapshot, overlay, adopted_unix_ms)) => {
                     found.in_force = true;
+                    found.overlay = overlay;
                     store.newest_is_good = path == store.path();
                     store.generation = store.generation.max(snapshot.generation());
                     store.adopted_unix_ms = Some(adopted_unix_ms);
@@ -200,13 +214,26 @@ impl PolicyStore {
     /// # Errors
     /// When it is past a limit or cannot be written; the old one stays in force.
     pub fn adopt(&mut self, draft: Draft, unix_ms: u64) -> Result<Adoption, AdoptError> {
+        self.adopt_overlaid(draft, None, unix_ms)
+    }
+
+    /// As [`PolicyStore::adopt`], of a policy with an overlay in it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn adopt_overlaid(
+        &mut self,
+        draft: Draft,
+        overlay: Option<&Overlaid>,
+        unix_ms: u64,
+    ) -> Result<Adoption, AdoptError> {
         let previous = self.current.load();
         let next = Snapshot::compile(draft, self.generation.saturating_add(1))?;
         let known = self.adopted_unix_ms.is_some();
         if known && next.policy_id() == previous.policy_id() {
             return self.replace_faults(next, previous);
         }
-        self.keep(&next, unix_ms)?;
+        self.keep(&next, overlay, unix_ms)?;
         self.generation = next.generation();
         self.adopted_unix_ms = Some(unix_ms);
         let next = Arc::new(next);
@@ -245,7 +272,12 @@ impl PolicyStore {
         })
     }
 
-    fn keep(&mut self, next: &Snapshot, unix_ms: u64) -> Result<(), AdoptError> {
+    fn keep(
+        &mut self,
+        next: &Snapshot,
+        overlay: Option<&Overlaid>,
+        unix_ms: u64,
+    ) -> Result<(), AdoptError> {
         let path = self.path();
         let stored = StoredV1 {
             version: ipc::VERSION,
@@ -253,6 +285,10 @@ impl PolicyStore {
             policy_id: next.policy_id().to_owned(),
             adopted: Timestamp::from_unix_ms(unix_ms),
             snapshot: SnapshotV1::from(next.draft()),
+            overlay: overlay.map(|overlaid| StoredOverlayV1 {
+                published: SnapshotV1::from(&overlaid.published),
+                text: overlaid.text.clone(),
+            }),
         };
         let previous = self.previous_path();
         let kept = stored
@@ -297,22 +333,30 @@ fn replace(path: &Path, previous: &Path, is_good: bool, content: &[u8]) -> io::R
     }
 }
 
-fn read(path: &Path) -> Result<(Snapshot, u64), StoredError> {
+fn read(path: &Path) -> Result<(Snapshot, Option<Overlaid>, u64), StoredError> {
     let json = match fs::read(path) {
         Ok(json) => json,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoredError::Missing),
         Err(error) => return Err(StoredError::Read(error)),
     };
     let stored = read_stored(&json)?;
-    let draft = Draft::try_from(stored.snapshot).map_err(|invalid| StoredError::Content {
+    let content = |invalid: InvalidSnapshot| StoredError::Content {
         place: invalid.place,
         why: invalid.why,
-    })?;
+    };
+    let draft = Draft::try_from(stored.snapshot).map_err(content)?;
+    let overlay = match stored.overlay {
+        Some(overlay) => Some(Overlaid {
+            published: Draft::try_from(overlay.published).map_err(content)?,
+            text: overlay.text,
+        }),
+        None => None,
+    };
     let snapshot = Snapshot::compile(draft, stored.generation)?;
     if snapshot.policy_id() != stored.policy_id {
         return Err(StoredError::Identity);
     }
-    Ok((snapshot, stored.adopted.unix_ms()))
+    Ok((snapshot, overlay, stored.adopted.unix_ms()))
 }
 
 /// The generation a file states, whatever else it holds, so that numbers are never used twice

@@ -59,12 +59,36 @@ impl FileProvider {
     /// When the file cannot be read or is refused, with the line.
     pub fn read(&mut self) -> Result<Draft, ProviderError> {
         // Stamped before it is read: a change in between is seen at the next look.
-        let mut seen = BTreeMap::from([(self.path.clone(), stamp(&self.path))]);
+        self.seen = BTreeMap::from([(self.path.clone(), stamp(&self.path))]);
+        let text = std::fs::read_to_string(&self.path);
+        let text = text.map_err(|error| self.error(InventoryError::Read(error)))?;
+        self.parse(&text, Scope::Whole)
+    }
+
+    /// The text of the file, for [`FileProvider::parse`]; `None` when there is no file.
+    ///
+    /// # Errors
+    /// When there is one and it cannot be read.
+    pub fn text(&mut self) -> Result<Option<String>, ProviderError> {
+        self.seen = BTreeMap::from([(self.path.clone(), stamp(&self.path))]);
+        match std::fs::read_to_string(&self.path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.error(InventoryError::Read(error))),
+        }
+    }
+
+    /// Reads a text of this file, and the lists beside it.
+    ///
+    /// # Errors
+    /// When it is refused, with the line.
+    pub fn parse(&mut self, text: &str, scope: Scope<'_>) -> Result<Draft, ProviderError> {
         let folder = self
             .path
             .parent()
             .map(Path::to_path_buf)
             .unwrap_or_default();
+        let seen = &mut self.seen;
         let mut list = |reference: &ListReference| -> ListBody {
             if let ListReference::Named(name) = reference {
                 let path = folder.join(name);
@@ -74,14 +98,15 @@ impl FileProvider {
             let body = lists::read_file(&folder, reference);
             body.map(Into::into).map_err(|error| error.to_string())
         };
-        let draft = std::fs::read_to_string(&self.path)
-            .map_err(InventoryError::Read)
-            .and_then(|text| Ok(inventory::read(&text, Scope::Whole, &mut list)?));
-        self.seen = seen;
-        draft.map_err(|source| ProviderError {
+        let draft = inventory::read(text, scope, &mut list);
+        draft.map_err(|invalid| self.error(invalid.into()))
+    }
+
+    fn error(&self, source: InventoryError) -> ProviderError {
+        ProviderError {
             path: self.path.clone(),
             source,
-        })
+        }
     }
 
     /// Whether the inventory or a list has changed since it was last read.
@@ -118,6 +143,32 @@ pub async fn follow(mut provider: FileProvider, appliance: Shared) {
                 drop(appliance.borrow_mut().adopt(draft));
             }
             Err(error) => refused(&mut appliance.borrow_mut(), &error),
+        }
+    }
+}
+
+/// Looks at the overlay now and whenever it changes; never returns.
+pub async fn follow_overlay(appliance: Shared) {
+    let noticed = std::sync::Arc::new(Notify::new());
+    let watcher = appliance
+        .borrow()
+        .overlay_provider()
+        .and_then(|provider| watch(provider, std::sync::Arc::clone(&noticed)));
+    if watcher.is_none() {
+        tracing::debug!("no notices of changes of the overlay, looking four times a second");
+    }
+    loop {
+        tokio::select! {
+            () = noticed.notified() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let has_changed = appliance
+            .borrow()
+            .overlay_provider()
+            .is_some_and(FileProvider::has_changed);
+        if has_changed {
+            tokio::time::sleep(SETTLE).await;
+            appliance.borrow_mut().read_overlay();
         }
     }
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::flowlog::Logs;
 use crate::netns::{self, Namespace};
+use crate::publisher::Publisher;
 use crate::topology::{Family, RESOLVER, Topology};
 use crate::wait;
 
@@ -154,9 +155,10 @@ impl<'t> Daemon<'t> {
         let config = topology.file("postern.toml");
         let state = topology.file("state");
         let text = format!(
-            "{extra}\nappliance = \"lab\"\nwan = \"{}\"\nstate_dir = \"{}\"\ncontrol_socket = \"{}\"\n\
+            "{extra}\nappliance = \"lab\"\nwan = \"{}\"\noverlay = \"{}\"\nstate_dir = \"{}\"\ncontrol_socket = \"{}\"\n\
              \n[dns]\nupstreams = {:?}\n{dns}\n",
             crate::topology::OUTSIDE,
+            topology.file("overlay.toml").display(),
             state.display(),
             topology.file("control.sock").display(),
             upstreams
@@ -254,6 +256,11 @@ impl<'t> Daemon<'t> {
         std::fs::write(&fresh, inventory).context("writing the inventory")?;
         let inventory = self.inventory.as_ref().context("it has no inventory")?;
         std::fs::rename(&fresh, inventory).context("putting it in place")
+    }
+
+    /// Who publishes to it.
+    pub fn publisher(&self) -> Result<Publisher> {
+        Publisher::connect(&self.topology.file("control.sock"))
     }
 
     /// The generation in force, from `postern status --json`.

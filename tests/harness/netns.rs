@@ -172,6 +172,26 @@ impl Namespace {
         })
     }
 
+    /// Runs `work` to its end on a thread inside.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<std::thread::JoinHandle<T>> {
+        let path = format!("/proc/{}/ns/net", self.pid());
+        let namespace = File::open(&path).with_context(|| format!("opening {path}"))?;
+        let (entered, inside) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            // The receiver waits for this word.
+            drop(entered.send(setns(namespace, CloneFlags::CLONE_NEWNET)));
+            work()
+        });
+        inside
+            .recv()
+            .context("a thread that has not entered")?
+            .context("entering the namespace")?;
+        Ok(thread)
+    }
+
     /// Whether something inside accepts TCP connections at `address`.
     pub fn accepts(&self, address: SocketAddr) -> bool {
         let limit = std::time::Duration::from_millis(500);

@@ -13,7 +13,7 @@ mod convert;
 mod stored;
 
 pub use convert::InvalidSnapshot;
-pub use stored::{StoredV1, read_stored};
+pub use stored::{StoredOverlayV1, StoredV1, read_stored};
 
 /// Why a document cannot be read.
 #[derive(Debug, thiserror::Error)]

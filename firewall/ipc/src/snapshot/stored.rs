@@ -19,6 +19,19 @@ pub struct StoredV1 {
     pub adopted: Timestamp,
     /// The policy.
     pub snapshot: SnapshotV1,
+    /// What it was made of, when an overlay is part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<StoredOverlayV1>,
+}
+
+/// The two parts of a policy with an overlay: either may change without the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredOverlayV1 {
+    /// The policy as it was published.
+    pub published: SnapshotV1,
+    /// The text of the overlay, the last that could be read.
+    pub text: String,
 }
 
 impl StoredV1 {

@@ -95,6 +95,7 @@ fn a_stored_document_keeps_its_number_and_knows_its_version() {
         policy_id: "0123456789abcdef".into(),
         adopted: crate::record::Timestamp::from_unix_ms(1_795_345_705_042),
         snapshot: document(),
+        overlay: None,
     };
     let json = stored.to_json().unwrap();
     assert_eq!(read_stored(&json).unwrap(), stored);
