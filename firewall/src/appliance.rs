@@ -46,6 +46,7 @@ pub struct Appliance {
     data_plane_fault: Option<String>,
     /// Where policy is published: the file that is laid over it.
     overlay: Option<overlay::Overlay>,
+    clock_synchronised: bool,
 }
 
 /// Handles on the other threads.
@@ -93,6 +94,7 @@ impl Appliance {
             degraded: BTreeMap::new(),
             data_plane_fault: None,
             overlay,
+            clock_synchronised: true,
         };
         if let Some(policy) = this.policy() {
             this.spread(&policy);
@@ -254,7 +256,25 @@ impl Appliance {
 
     /// What is wrong with the data plane, if anything.
     pub fn data_plane_fault(&self) -> Option<&str> {
-        self.data_plane_fault.as_deref()
+        let ours = self.parts.kernel.is_ours();
+        let fault = self.data_plane_fault.as_deref();
+        fault.or_else(|| (!ours).then_some("the ruleset in the kernel is not ours"))
+    }
+
+    /// Notes whether something keeps the clock right.
+    pub fn set_clock_synchronised(&mut self, synchronised: bool) {
+        self.clock_synchronised = synchronised;
+    }
+
+    /// Whether something keeps the clock right, as far as the kernel says.
+    pub const fn clock_synchronised(&self) -> bool {
+        self.clock_synchronised
+    }
+
+    /// How long whoever publishes has said nothing; `None` when nobody ever did.
+    pub fn publisher_silence(&self) -> Option<Duration> {
+        let (_, at_ms) = self.source.as_ref()?;
+        Some(Duration::from_millis(unix_ms().saturating_sub(*at_ms)))
     }
 
     /// Says to whoever listens that an address is unknown.

@@ -4,6 +4,10 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+mod kernel;
+
+pub use kernel::is_synchronised;
+
 use inspect::Time;
 
 /// Pairs the monotonic clock with the calendar.

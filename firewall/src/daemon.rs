@@ -26,6 +26,7 @@ use tokio::sync::{broadcast, mpsc};
 use crate::appliance::{Appliance, Parts};
 use crate::bindings::{self, BindingKeeper, BindingStore, Saved, Scope};
 use crate::clock::{Clock, unix_ms};
+use crate::conditions::Conditions;
 use crate::config::Config;
 use crate::configlog::Stamp;
 use crate::confine::{self, knows_group};
@@ -165,7 +166,7 @@ fn run_threads(
         appliance.set_queues(threads.serve()?);
         let appliance = Rc::new(RefCell::new(appliance));
         listen(&appliance, provider).await?;
-        announce();
+        announce(&appliance);
         watch_over(&appliance, &mut threads).await
     });
     threads.stop();
@@ -473,11 +474,27 @@ async fn listen(appliance: &Shared, provider: Option<FileProvider>) -> Result<()
 }
 
 /// Says that flows are judged, to systemd and to whoever reads our log.
-fn announce() {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+fn announce(appliance: &Shared) {
+    tell(&[sd_notify::NotifyState::Ready]);
+    tell_status(appliance);
+    tracing::info!("ready");
+}
+
+/// What `systemctl status` shows.
+fn tell_status(appliance: &Shared) {
+    let status = appliance.borrow().status();
+    let text = format!(
+        "{}: generation {}, {} clients, {} names, {} flows carried",
+        status.mode, status.generation, status.clients, status.names, status.flows_judged
+    );
+    tell(&[sd_notify::NotifyState::Status(&text)]);
+}
+
+/// Says something to systemd, where there is one.
+fn tell(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "telling systemd");
     }
-    tracing::info!("ready");
 }
 
 /// Keeps watch until a signal asks for the end or a part fails.
@@ -485,6 +502,8 @@ async fn watch_over(appliance: &Shared, threads: &mut Threads) -> Result<(), Dae
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
     let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut around = tokio::time::interval(AROUND_EVERY);
+    let mut conditions = Conditions::default();
     let mut scope = tokio::time::interval(SCOPE_EVERY);
     let mut hour = tokio::time::interval(Duration::from_secs(3_600));
     hour.tick().await;
@@ -497,6 +516,10 @@ async fn watch_over(appliance: &Shared, threads: &mut Threads) -> Result<(), Dae
             _ = interrupt.recv() => break,
             _ = second.tick() => check_queues(appliance, threads)?,
             Some(error) = threads.lost_kernel.recv() => return Err(error.into()),
+            _ = around.tick() => {
+                conditions.look(&mut appliance.borrow_mut());
+                tell_status(appliance);
+            }
             _ = scope.tick() => appliance.borrow().refresh_scope(),
             _ = hour.tick() => appliance.borrow().log_status(),
             _ = minute.tick() => say_new_drops(&appliance.borrow(), &mut drops_said),
@@ -525,11 +548,21 @@ fn say_new_drops(appliance: &Appliance, said: &mut u64) {
     }
 }
 
+/// Looks whether packets are served, and tells the supervisor only when they are.
 fn check_queues(appliance: &Shared, threads: &Threads) -> Result<(), DaemonError> {
     if threads.queues.iter().any(QueueHandle::is_finished) {
         let fault = Some("a packet queue is not served".to_owned());
         appliance.borrow_mut().set_data_plane_fault(fault);
         return Err(DaemonError::QueueEnded);
+    }
+    let stuck = threads
+        .queues
+        .iter()
+        .any(|queue| queue.silent_ms() > QUEUE_SILENCE_MAX_MS);
+    let fault = stuck.then(|| "a packet queue is not served".to_owned());
+    appliance.borrow_mut().set_data_plane_fault(fault);
+    if appliance.borrow().data_plane_fault().is_none() {
+        tell(&[sd_notify::NotifyState::Watchdog]);
     }
     // The kernel tells the reader of a full socket buffer, and nobody of a full queue.
     if let Ok(drops) = nfqueue::full_queue_drops() {
@@ -544,5 +577,9 @@ const EVENTS_MAX: usize = 256;
 const UNKNOWN_MAX: usize = 64;
 /// Set-group-id, so that every segment belongs to the folder's group.
 const SPOOL_FOLDER_MODE: u32 = 0o2750;
+/// How often what is around us is looked at.
+const AROUND_EVERY: Duration = Duration::from_secs(2);
+/// A queue thread comes round twice a second when idle; on a machine without processor time, later.
+const QUEUE_SILENCE_MAX_MS: u64 = 4_000;
 /// How often our own addresses are looked at.
 const SCOPE_EVERY: Duration = Duration::from_secs(30);

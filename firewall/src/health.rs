@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::control::Shared;
+use crate::metrics;
 
 /// Which pages a listener has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +69,12 @@ async fn answer(mut stream: TcpStream, page: Page, appliance: &Shared) -> io::Re
         request.extend_from_slice(buffer.get(..length).unwrap_or_default());
     }
     let (status, body) = respond(&request, page, appliance);
+    let kind = match page {
+        Page::Health => "text/plain; charset=utf-8",
+        Page::Metrics => metrics::CONTENT_TYPE,
+    };
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n\
          Content-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n",
         body.len()
     );
@@ -95,7 +100,7 @@ fn respond(request: &[u8], page: Page, appliance: &Shared) -> (&'static str, Str
         .unwrap_or_default();
     match (page, path) {
         (Page::Health, b"/healthz") => health(appliance),
-        (Page::Metrics, b"/metrics") => ("200 OK", metrics(appliance)),
+        (Page::Metrics, b"/metrics") => metrics(appliance),
         (Page::Health | Page::Metrics, _) => ("404 Not Found", "no such page\n".to_owned()),
     }
 }
@@ -111,61 +116,11 @@ fn health(appliance: &Shared) -> (&'static str, String) {
     ("200 OK", "ok\n".to_owned())
 }
 
-/// The text exposition format of Prometheus, version 0.0.4.
-fn metrics(appliance: &Shared) -> String {
-    let appliance = appliance.borrow();
-    let status = appliance.status();
-    let mut text = String::new();
-    let mut gauge = |name: &str, help: &str, value: u64| {
-        text += &format!(
-            "# HELP postern_{name} {help}\n# TYPE postern_{name} gauge\npostern_{name} {value}\n"
-        );
-    };
-    gauge("generation", "Policy in force.", status.generation);
-    gauge(
-        "policy_age_seconds",
-        "Since the policy was adopted.",
-        status.policy_age_s,
-    );
-    gauge(
-        "policy_in_force",
-        "1 with a policy, 0 in lockdown.",
-        u64::from(status.mode != "lockdown"),
-    );
-    gauge("clients", "Clients in the policy.", status.clients);
-    gauge("names", "Exact names in the policy.", status.names);
-    gauge("names_bound", "Names with an address.", status.names_bound);
-    gauge("faults", "Faults found in the policy.", status.faults);
-    gauge(
-        "flows_judged",
-        "Flows the kernel carries.",
-        status.flows_judged,
-    );
-    gauge(
-        "uptime_seconds",
-        "Since the daemon started.",
-        status.uptime_s,
-    );
-    for (name, value) in appliance.parts().tally.totals() {
-        text += &format!("# TYPE postern_{name}_total counter\npostern_{name}_total {value}\n");
+fn metrics(appliance: &Shared) -> (&'static str, String) {
+    match metrics::render(&appliance.borrow()) {
+        Ok(text) => ("200 OK", text),
+        Err(error) => ("500 Internal Server Error", format!("{error}\n")),
     }
-    text += "# TYPE postern_refused_total counter\n";
-    for (reason, value) in &status.refused {
-        text += &format!("postern_refused_total{{reason=\"{reason}\"}} {value}\n");
-    }
-    text += "# TYPE postern_log_lines_total counter\n";
-    for (stream, size) in &status.spool {
-        text += &format!(
-            "postern_log_lines_total{{stream=\"{stream}\"}} {}\n",
-            size.lines
-        );
-    }
-    text += "# TYPE postern_log_lines_lost_total counter\n";
-    for stream in status.spool.keys() {
-        let lost = appliance.parts().log.counts().lost(*stream);
-        text += &format!("postern_log_lines_lost_total{{stream=\"{stream}\"}} {lost}\n");
-    }
-    text
 }
 
 /// Probes served at once.

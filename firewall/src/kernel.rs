@@ -3,6 +3,7 @@
 //! The ruleset comes before the sysctls that let packets be forwarded, so that there is no
 //! moment at which the kernel forwards and nobody judges.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -19,6 +20,7 @@ use crate::probe::{self, Incapable};
 use crate::ruleset::{self, Layout, QueueForm, Ruleset, Services, Users};
 use crate::sysctl::{Finding, Outcome, SysctlOptions, Sysctls};
 
+mod counters;
 mod watch;
 
 pub use watch::{Editor, Guard};
@@ -113,6 +115,14 @@ impl Kernel {
     /// Whether a foreign flush of the ruleset leaves nothing open.
     pub const fn is_latched(&self) -> bool {
         self.latch.is_some()
+    }
+
+    /// Packets the ruleset counted under each name; empty when it cannot be read.
+    pub fn counters(&self) -> BTreeMap<&'static str, u64> {
+        counters::read().unwrap_or_else(|error| {
+            tracing::debug!(error = crate::cli::chain(&error), "reading the counters");
+            BTreeMap::new()
+        })
     }
 
     /// How often the ruleset was read back, and how often it was not as it had been put there.

@@ -76,6 +76,9 @@ pub struct Surroundings {
 pub struct QueueHandle {
     orders: Sender<Order>,
     in_use: Arc<AtomicU64>,
+    /// When the thread last began to look at its queue, milliseconds of [`Clock::mono_ms`].
+    beat: Arc<AtomicU64>,
+    clock: Clock,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -162,6 +165,8 @@ impl BoundQueue {
     ) -> Result<QueueHandle, QueueThreadError> {
         let (orders, in_use) = (self.orders.clone(), Arc::clone(&self.in_use));
         in_use.store(0, Ordering::Release);
+        let clock = surroundings.clock;
+        let beat = Arc::new(AtomicU64::new(clock.mono_ms()));
         let number = self.queue.number();
         let worker = Worker {
             index: self.index,
@@ -171,6 +176,7 @@ impl BoundQueue {
             raw: self.raw,
             mailbox: self.mailbox,
             in_use: self.in_use,
+            beat: Arc::clone(&beat),
             inspector: Inspector::new(limits),
             counted: Counters::default(),
             undecided: 0,
@@ -183,6 +189,8 @@ impl BoundQueue {
         Ok(QueueHandle {
             orders,
             in_use,
+            beat,
+            clock,
             thread: Some(thread),
         })
     }
@@ -210,6 +218,12 @@ impl QueueHandle {
     /// Whether the thread is gone, which only an error on its queue can cause.
     pub fn is_finished(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// How long the thread has not come round to its queue, milliseconds. Idle it does twice a second.
+    pub fn silent_ms(&self) -> u64 {
+        let beat = self.beat.load(Ordering::Relaxed);
+        self.clock.mono_ms().saturating_sub(beat)
     }
 
     /// How to reach the thread.
@@ -246,6 +260,7 @@ struct Worker {
     raw: RawSender,
     mailbox: Mailbox<Order>,
     in_use: Arc<AtomicU64>,
+    beat: Arc<AtomicU64>,
     inspector: Inspector,
     verdicts: VerdictBatch,
     counted: Counters,
@@ -262,6 +277,8 @@ impl Worker {
         let mut batch = Batch::new();
         let mut generation = None;
         loop {
+            let now_ms = self.surroundings.clock.mono_ms();
+            self.beat.store(now_ms, Ordering::Relaxed);
             let policy = self.surroundings.policy.load();
             if generation != Some(policy.generation()) {
                 generation = Some(policy.generation());

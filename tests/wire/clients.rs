@@ -10,7 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind,
 use crate::scene::Scene;
 
 /// Connects from one of the client's addresses, as its kernel does.
-fn dial(lab: &Topology, asker: Asker, to: SocketAddr) -> std::io::Result<TcpStream> {
+pub(crate) fn dial(lab: &Topology, asker: Asker, to: SocketAddr) -> std::io::Result<TcpStream> {
     let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
     let from = SocketAddr::new(asker.address(family), 0);
     lab.client

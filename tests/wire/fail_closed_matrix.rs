@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use e2e::daemon::{Daemon, get};
+use e2e::daemon::{Daemon, INVENTORY, get};
 use e2e::hello::ClientHello;
 use e2e::peer::{Recorder, Script};
 use e2e::topology::{RECORDER, Topology, WEB};
@@ -31,7 +31,10 @@ both_families! {
         scene.daemon.kill().unwrap();
         scene.assert_nothing_new_leaves("with no daemon");
         assert_echo(&mut judged, b"judged flows continue");
+        // Noticed by whoever probes health and by whoever scrapes.
+        assert!(get(&lab.firewall, 1042, "/healthz").is_err() && scene.daemon.metric("postern_data_plane_ok").is_err());
         scene.daemon.restart().unwrap();
+        assert_eq!(scene.daemon.metric("postern_data_plane_ok").unwrap(), 1.0);
         assert_echo(&mut judged, b"and go on continuing");
         scene.assert_another_is_served("after the restart");
         scene.assert_never_left(EVIL_MARK);
@@ -72,6 +75,11 @@ both_families! {
         // Replacing the appliance cannot cure it, so it is not called ill.
         assert!(get(&lab.firewall, 1042, "/healthz").unwrap().contains("no_policy"));
         assert_eq!(scene.daemon.status().unwrap()["mode"], "lockdown");
+        assert_eq!(scene.daemon.metric("postern_policy_in_force").unwrap(), 0.0);
+        assert_eq!(scene.daemon.metric("postern_data_plane_ok").unwrap(), 1.0);
+        let mode = |line: &e2e::flowlog::Line| line.text("cat") == "status";
+        let noted = wait::holds(PATIENCE, || scene.daemon.logs().lines("config").iter().any(mode));
+        assert!(noted, "the config log does not say how it is");
     }
 }
 
@@ -111,6 +119,12 @@ both_families! {
         // A pattern allows it and nobody has asked for it yet.
         let new = ClientHello::new(WEB.name).record();
         scene.assert_refused("a new name", &new, &["name_unresolvable"]);
+        let said = |object: &str| scene.daemon.logs().lines("config").iter().any(|line| line.0.to_string().contains(object));
+        let noticed = wait::holds(PATIENCE, || {
+            said("resolver_down") && scene.daemon.metric("postern_witness_answering").unwrap() == 0.0
+        });
+        assert!(noticed, "a dead resolver is not noticed");
+        assert!(get(&lab.firewall, 1042, "/healthz").unwrap().starts_with("ok"), "a resolver's trouble turned health red");
         scene.assert_never_left(WEB.name.as_bytes());
         assert_echo(&mut judged, b"a judged flow asks nobody");
         scene.assert_another_is_served("a bound name");
@@ -189,6 +203,7 @@ both_families! {
         scene.assert_never_left(EVIL_MARK);
         let counted = || scene.daemon.status().unwrap()["losses"]["packets_queue_full"].as_u64().unwrap() > 0;
         assert!(wait::holds(PATIENCE, counted), "the overrun is not counted");
+        assert!(scene.daemon.metric("postern_queue_drops_total").unwrap() > 0.0);
     }
 }
 
@@ -208,6 +223,8 @@ both_families! {
             flows.push(tcp);
         }
         assert!(wait::holds(PATIENCE, || limited() > 0), "one client holds as much as it likes");
+        assert!(scene.daemon.metric("postern_refused_total").unwrap() > 0.0);
+        assert!(wait::holds(PATIENCE, || scene.daemon.metric("postern_suppressed_total").unwrap() > 0.0), "a flood of lines");
         scene.assert_another_is_served("beside the flood");
         assert_echo(&mut judged, b"judged flows too");
         assert_eq!(scene.recorder.conversations().iter().filter(|one| one.bytes.starts_with(&[0x16; 10])).count(), 0);
@@ -228,5 +245,129 @@ both_families! {
         scene.assert_allowed("after the repair", &allowed());
         scene.assert_never_left(EVIL_MARK);
         assert!(scene.daemon.output().contains("repairing the ruleset"), "nobody was told");
+        assert!(scene.daemon.metric("postern_ruleset_repairs_total").unwrap() > 0.0);
     }
+}
+
+both_families! {
+    /// A disk that has turned read-only, as one does that fails.
+    fn spool_read_only_and_traffic_is_unaffected(family) {
+        let lab = Topology::new().unwrap();
+        let spool = lab.file("state/spool");
+        std::fs::create_dir_all(&spool).unwrap();
+        let spool = spool.to_str().unwrap();
+        lab.firewall.run("mount", &["-t", "tmpfs", "tmpfs", spool]).unwrap();
+        let scene = Scene::new(&lab, family);
+        let mut judged = scene.judged();
+        // Files that are open stay writable on a mount that is remounted; a segment closes after 2 s.
+        lab.firewall.run("mount", &["-o", "remount,ro", spool]).or_else(|_| {
+            lab.firewall.run("mount", &["--bind", "-o", "ro", spool, spool])
+        }).unwrap();
+        let lost = || scene.daemon.metric("postern_log_lines_lost_total").unwrap() > 0.0;
+        let counted = wait::holds(PATIENCE, || {
+            scene.assert_allowed("with a read-only spool", &allowed());
+            lost()
+        });
+        assert!(counted, "lost lines are not counted\n{}", scene.daemon.output());
+        let mut tcp = scene.connect();
+        tcp.write(&evil()).unwrap();
+        assert!(tcp.wait_reset().unwrap(), "a read-only spool stops refusals");
+        assert_echo(&mut judged, b"judged flows too");
+        assert_eq!(get(&lab.firewall, 1042, "/healthz").unwrap().trim(), "ok");
+        scene.assert_never_left(EVIL_MARK);
+        lab.firewall.run("mount", &["-o", "remount,rw", spool]).unwrap();
+        let lines = || scene.daemon.metric("postern_log_lines_total").unwrap();
+        let before = lines();
+        let written = wait::holds(PATIENCE, || {
+            scene.assert_allowed("writable again", &allowed());
+            lines() > before
+        });
+        assert!(written, "no line is written on a disk that is well again");
+    }
+}
+
+both_families! {
+    /// Sixteen queues have a sixteenth of the table each, and one pair of addresses is always one queue: one client
+    /// fills its queue's share with SYNs that nobody answers.
+    fn flow_table_full_and_new_flows_are_refused(family) {
+        let lab = Topology::new().unwrap();
+        let daemon = Daemon::with_config(&lab, INVENTORY, "queues = 16").unwrap();
+        let scene = Scene::around(&lab, family, daemon, Script::Tls);
+        let mut judged = scene.judged();
+        let nobody = std::net::SocketAddr::new(e2e::topology::PUPPET.address(family), 443);
+        let _silent = lab.puppet().unwrap();
+        let full = || scene.daemon.status().unwrap()["refused"]["table_full"].as_u64().unwrap_or(0) > 0;
+        let syn = |port: u16| {
+            let local = std::net::SocketAddr::new(scene.attacker.address(family), port);
+            let tcp = e2e::raw::RawTcp::new(&scene.attacker, local, nobody, 7);
+            tcp.put(&tcp.syn()).unwrap();
+        };
+        let mut port = 1_024;
+        let filled = wait::holds(PATIENCE, || {
+            // The ruleset lets one source begin a thousand a second, and two thousand at once.
+            for _ in 0..200 {
+                port = (port + 1).min(60_000);
+                syn(port);
+            }
+            full()
+        });
+        assert!(filled, "{port} SYNs did not fill a table of 4,096");
+        // One more is refused before its SYN leaves.
+        let left = || scene.outside.matching(|seen| seen.to == nobody && seen.flags & e2e::packet::flags::SYN != 0).len();
+        scene.outside.settle(Duration::from_millis(300));
+        let before = left();
+        for more in 0..50 {
+            syn(port + 1 + more);
+        }
+        scene.outside.settle(Duration::from_millis(300));
+        assert_eq!(left(), before, "SYNs left past a full table");
+        assert!(before <= 4_096, "{before} flows in a table of 4,096");
+        assert_echo(&mut judged, b"judged flows are in no table");
+        assert!(scene.daemon.metric("postern_refused_total").unwrap() > 0.0);
+        assert!(scene.daemon.metric("postern_flows_undecided").unwrap() >= 4_000.0);
+        assert_eq!(get(&lab.firewall, 1042, "/healthz").unwrap().trim(), "ok");
+    }
+}
+
+/// Whether the kernel calls its clock unsynchronised, asked without our own code.
+fn clock_is_unsynchronised() -> bool {
+    let number = if cfg!(target_arch = "x86_64") {
+        159
+    } else {
+        171
+    };
+    // `status` of `struct timex`, and STA_UNSYNC.
+    let script = format!(
+        "my $t = \"\\0\" x 512; exit 2 if syscall({number}, $t) < 0; exit(unpack(\"x40 l\", $t) & 64 ? 0 : 1)"
+    );
+    let status = std::process::Command::new("perl")
+        .args(["-e", &script])
+        .status()
+        .unwrap();
+    assert_ne!(status.code(), Some(2), "adjtimex is refused to this test");
+    status.success()
+}
+
+#[test]
+fn clock_unsynchronised_and_it_is_said() {
+    let lab = Topology::new().unwrap();
+    let scene = Scene::new(&lab, e2e::topology::Family::V4);
+    let unsynchronised = clock_is_unsynchronised();
+    let metric = || scene.daemon.metric("postern_clock_synchronised").unwrap();
+    assert!(wait::holds(PATIENCE, || metric()
+        == f64::from(u8::from(!unsynchronised))));
+    let said = || {
+        let lines = scene.daemon.logs().lines("config");
+        lines
+            .iter()
+            .any(|line| line.0.to_string().contains("clock_unsynchronised"))
+    };
+    assert!(
+        wait::holds(PATIENCE, || said() == unsynchronised),
+        "the config log says otherwise"
+    );
+    // No certificate is judged by it; names and addresses are.
+    scene.assert_allowed("whatever the clock", &allowed());
+    scene.assert_refused("whatever the clock", &evil(), &["name_not_allowed"]);
+    assert_eq!(get(&lab.firewall, 1042, "/healthz").unwrap().trim(), "ok");
 }

@@ -53,8 +53,6 @@ pub(super) const NEVER: &[c_long] = &[
     libc::SYS_setdomainname,
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex,
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,

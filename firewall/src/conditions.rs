@@ -1,0 +1,54 @@
+//! What is looked at every second: whether packets are served, and what is wrong around us.
+//!
+//! A condition that begins is one fault line in the config log and a sentence in `status`; while it lasts it says no
+//! more. Only the data plane turns health red and silences the watchdog.
+
+use std::time::Duration;
+
+use ipc::control::WitnessState;
+
+use crate::appliance::Appliance;
+use crate::clock;
+
+/// What was found last time.
+#[derive(Debug, Default)]
+pub struct Conditions {
+    clock: bool,
+    resolver: bool,
+    source: bool,
+}
+
+impl Conditions {
+    /// Looks at everything beside the data plane.
+    pub fn look(&mut self, appliance: &mut Appliance) {
+        let unsynchronised = clock::is_synchronised() != Some(true);
+        appliance.set_clock_synchronised(!unsynchronised);
+        let why = "clock_unsynchronised: certificates cannot be dated by it";
+        note(appliance, &mut self.clock, unsynchronised, "clock", why);
+        let unanswered = appliance.parts().witness.state() == WitnessState::Unanswered;
+        let why = "resolver_down: bound names keep working, new ones are refused";
+        note(appliance, &mut self.resolver, unanswered, "resolver", why);
+        let silent = is_silent(appliance);
+        let why = "publisher_silent: the last good policy stays in force";
+        note(appliance, &mut self.source, silent, "publisher", why);
+    }
+}
+
+fn note(appliance: &mut Appliance, was: &mut bool, is: bool, object: &'static str, why: &str) {
+    if is && !*was {
+        appliance.fault(object, why);
+    }
+    if is != *was {
+        appliance.set_degraded(object, is.then(|| why.to_owned()));
+        *was = is;
+    }
+}
+
+/// Whether whoever publishes has not been heard of for long; an inventory file has nobody to hear of.
+fn is_silent(appliance: &Appliance) -> bool {
+    let from_file = appliance.config().inventory.is_some();
+    !from_file && appliance.publisher_silence() > Some(SILENCE_MAX)
+}
+
+/// Cloudsync reports its source at least every 30 s.
+const SILENCE_MAX: Duration = Duration::from_secs(120);

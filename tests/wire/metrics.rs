@@ -1,0 +1,95 @@
+//! Every metric that is documented is there, no other is, and each is raised by something real.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use e2e::daemon::get;
+use e2e::topology::Topology;
+use e2e::wait;
+
+use crate::scene::{Scene, allowed, evil};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The page that documents them.
+const DOCUMENTED: &str = include_str!("../../firewall/METRICS.md");
+
+/// The tests in which the others are raised, and the files they are in. Each asserts that metric by name.
+const RAISED_ELSEWHERE: [(&str, &str, &str); 3] = [
+    (
+        "postern_queue_drops_total",
+        "queue_overrun_and_others_are_served_after_it",
+        include_str!("fail_closed_matrix.rs"),
+    ),
+    (
+        "postern_log_lines_lost_total",
+        "spool_full_and_traffic_is_unaffected",
+        include_str!("fail_closed_matrix.rs"),
+    ),
+    (
+        "postern_suppressed_total",
+        "one_client_floods_and_another_is_served",
+        include_str!("fail_closed_matrix.rs"),
+    ),
+];
+
+/// Names in backquotes that begin as ours do.
+fn documented() -> BTreeSet<String> {
+    let words = DOCUMENTED.lines().filter(|line| line.starts_with("| `"));
+    let names = words.flat_map(|line| line.split('|').nth(1).unwrap().split('`'));
+    names
+        .filter(|word| word.starts_with("postern_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The sum over all labels, by name.
+fn scrape(lab: &Topology) -> BTreeMap<String, f64> {
+    let page = get(&lab.firewall, 9642, "/metrics").unwrap();
+    let mut sums = BTreeMap::new();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        let name = name.split('{').next().unwrap();
+        *sums.entry(name.to_owned()).or_default() += value.parse::<f64>().unwrap();
+    }
+    assert!(page.ends_with("# EOF\n"), "{page}");
+    sums
+}
+
+both_families! {
+    fn every_documented_metric_is_there_and_no_other(family) {
+        let lab = Topology::new().unwrap();
+        let scene = Scene::new(&lab, family);
+        let found: BTreeSet<String> = scrape(&lab).into_keys().collect();
+        let documented = documented();
+        let missing: Vec<_> = documented.difference(&found).collect();
+        let undocumented: Vec<_> = found.difference(&documented).collect();
+        assert!(missing.is_empty() && undocumented.is_empty(), "missing {missing:?}, undocumented {undocumented:?}");
+        let _judged = scene.judged();
+        scene.assert_refused("a refusal", &evil(), &["name_not_allowed"]);
+        scene.assert_allowed("an allowed hello", &allowed());
+        // A reset in a combination that opens nothing, which the kernel drops by itself.
+        let tcp = scene.connect();
+        tcp.put(&tcp.segment(0, e2e::packet::flags::SYN | e2e::packet::flags::FIN, &[])).unwrap();
+        // An address of the served ranges that is in no table.
+        assert!(crate::clients::dial(&lab, e2e::topology::Asker::Unlisted, scene.recorder.address).is_err());
+        lab.firewall.run("nft", &["insert rule inet postern decide accept"]).unwrap();
+        let raised = [
+            "postern_data_plane_ok", "postern_policy_in_force", "postern_generation", "postern_clients", "postern_names",
+            "postern_names_bound", "postern_witness_answering", "postern_latched", "postern_flows_judged",
+            "postern_uptime_seconds", "postern_policy_age_seconds", "postern_allowed_total", "postern_refused_total",
+            "postern_judged_total", "postern_packets_total", "postern_kernel_packets_total", "postern_log_lines_total",
+            "postern_ruleset_checks_total", "postern_ruleset_repairs_total", "postern_spool_bytes", "postern_flows_undecided",
+            "postern_client_pending_total",
+        ];
+        for name in raised {
+            assert!(found.contains(name), "no metric {name}");
+            let above_zero = || scrape(&lab)[name] > 0.0;
+            assert!(wait::holds(PATIENCE, above_zero), "{name} stays zero: {:?}", scrape(&lab));
+        }
+        for (name, test, file) in RAISED_ELSEWHERE {
+            assert!(found.contains(name) && file.contains(test) && file.contains(name), "{test} does not raise {name}");
+        }
+        drop(tcp);
+    }
+}
