@@ -56,6 +56,7 @@ impl Rules {
         // A file that is replaced is another file: its folder is watched and read.
         let inventory = config.inventory.as_deref();
         paths.extend(inventory.and_then(folder).map(|path| (path, read)));
+        paths.extend(folder(&config.overlay).map(|path| (path, read)));
         let resolver = resolved(Path::new("/etc/resolv.conf"));
         paths.extend(folder(&resolver).map(|path| (path, read)));
         let opened = paths.into_iter().filter_map(|(path, access)| {
