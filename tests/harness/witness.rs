@@ -48,6 +48,11 @@ impl Found {
 impl WitnessProcess {
     /// Starts one that asks these resolvers and has plenty of budget.
     pub fn start(upstreams: &[SocketAddr]) -> Result<Self> {
+        Self::with_budget(upstreams, 10_000)
+    }
+
+    /// Starts one that asks these resolvers, so many questions a second at most.
+    pub fn with_budget(upstreams: &[SocketAddr], max_qps: u32) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("a socket pair")?;
         // Killed with this thread, however it ends.
         let child = Command::new("setpriv")
@@ -67,7 +72,7 @@ impl WitnessProcess {
         };
         this.say(&ToWitness::Configure(Configure {
             upstreams: upstreams.iter().map(ToString::to_string).collect(),
-            max_qps: 10_000,
+            max_qps,
             ipv6: true,
         }))?;
         let first = this.hear()?;

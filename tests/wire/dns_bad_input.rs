@@ -274,13 +274,14 @@ fn spoofed_and_poisoned_answers_bind_their_address_to_nothing() {
 }
 
 #[test]
-fn ten_thousand_addresses_of_one_name_raise_an_alarm_and_slow_nobody() {
+fn ten_thousand_addresses_of_one_name_are_bounded_alarmed_and_slow_nobody() {
     let lab = Topology::new().unwrap();
     let dns = lab.double(DOUBLE).unwrap();
     let name = ("huge.bad.example", 9_001);
     let server = serve(&lab);
     let stage = Stage::new(&lab, &dns, &[name]);
     stage.assert_serves(&server, "before");
+    let before = stage.daemon.resident_bytes().unwrap();
     let many = (0..10_000).map(|n| Ipv4Addr::from(0x0808_0000 + n));
     dns.set(name.0, Answer::of(many).at_a_time(4_000).ttl(1));
     let unnamed = SocketAddr::new(IpAddr::V4(EVIL), name.1);
@@ -302,6 +303,9 @@ fn ten_thousand_addresses_of_one_name_raise_an_alarm_and_slow_nobody() {
         e2e::wait::holds(Duration::from_secs(10), alarmed),
         "no alarm"
     );
+    let after = stage.daemon.resident_bytes().unwrap();
+    let grown = after.saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes for one name");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use e2e::dns::{Answer, DnsDouble, Fault, Lie, RecordType, ResponseCode, UNREADABLE};
 use e2e::witness::WitnessProcess;
-use ipc::witness::{ADDRESSES_PER_ANSWER_MAX, AnswerOutcome};
+use ipc::witness::{ADDRESSES_PER_ANSWER_MAX, AnswerOutcome, ToWitness};
 
 const TRUTH: [u8; 4] = [198, 51, 100, 1];
 const EVIL: [u8; 4] = [198, 51, 100, 66];
@@ -444,4 +444,27 @@ fn questions_cannot_be_foreseen() {
         "{mixed} of {} questions in mixed case",
         asked.len()
     );
+}
+
+#[test]
+fn silent_resolver_is_sent_no_more_than_the_budget_with_every_retransmission() {
+    const QPS: u32 = 60;
+    let dns = DnsDouble::on_loopback().unwrap();
+    dns.set_fault(Fault::Hang);
+    let mut witness = WitnessProcess::with_budget(&[dns.address()], QPS).unwrap();
+    let names = (0..2_000).map(|n| format!("n{n}.example")).collect();
+    witness.say(&ToWitness::Watch { names }).unwrap();
+    let started = Instant::now();
+    let lasted = Duration::from_secs(8);
+    while started.elapsed() < lasted {
+        // Answers and counters come at least once a second.
+        witness.hear().unwrap();
+    }
+    let seconds = started.elapsed().as_secs_f64() + 1.0;
+    let sent = dns.count();
+    assert!(
+        sent as f64 <= f64::from(QPS) * seconds,
+        "{sent} in {seconds} s"
+    );
+    assert!(sent > 50, "{sent}");
 }

@@ -269,6 +269,9 @@ impl Witness {
 
     /// Asks for every watched name that is due and affordable.
     async fn ask_due(&mut self) -> Result<(), ChildError> {
+        if let Some(upstreams) = &self.upstreams {
+            self.budget.owe(upstreams.take_resent());
+        }
         while self.questions.len() < QUESTIONS_MAX {
             let now_ms = self.now_ms();
             let Some(due) = self.schedule.take_due(now_ms) else {

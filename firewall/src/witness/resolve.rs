@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hickory_resolver::net::NetError;
@@ -30,6 +31,8 @@ use upstream::Upstream;
 pub(super) struct Upstreams {
     servers: Arc<[Arc<Upstream>]>,
     ipv6: bool,
+    /// Questions sent again since somebody last looked.
+    resent: Arc<AtomicU64>,
 }
 
 impl Upstreams {
@@ -49,6 +52,7 @@ impl Upstreams {
         Ok(Self {
             servers: servers.into(),
             ipv6,
+            resent: Arc::default(),
         })
     }
 
@@ -59,6 +63,11 @@ impl Upstreams {
         } else {
             &[RecordType::A, RecordType::HTTPS]
         }
+    }
+
+    /// How many questions were sent again, for want of an answer, since the last call.
+    pub(super) fn take_resent(&self) -> u64 {
+        self.resent.swap(0, Ordering::Relaxed)
     }
 
     /// How many resolvers are asked last because they did not answer lately.
@@ -85,6 +94,7 @@ impl Upstreams {
         let mut pending = JoinSet::new();
         let mut failure = Finding::failed(AnswerOutcome::TimedOut);
         let mut next_start = Instant::now();
+        let (mut next_resend, mut resends) = (Instant::now() + RESEND, RESENDS_MAX);
         loop {
             let start_next = pending.is_empty() || Instant::now() >= next_start;
             if start_next && let Some(server) = rest.next() {
@@ -99,11 +109,19 @@ impl Upstreams {
             if pending.is_empty() {
                 return failure;
             }
-            let wake = if rest.len() > 0 {
-                next_start.min(deadline)
-            } else {
-                deadline
-            };
+            if resends > 0 && Instant::now() >= next_resend {
+                resends = resends.saturating_sub(1);
+                next_resend += RESEND;
+                let count = u64::try_from(pending.len()).unwrap_or(u64::MAX);
+                self.resent.fetch_add(count, Ordering::Relaxed);
+            }
+            let mut wake = deadline;
+            if rest.len() > 0 {
+                wake = wake.min(next_start);
+            }
+            if resends > 0 {
+                wake = wake.min(next_resend);
+            }
             tokio::select! {
                 Some(Ok((server, mut finding))) = pending.join_next() => {
                     under_way.retain(|waiting| !Arc::ptr_eq(waiting, &server));
@@ -169,4 +187,7 @@ pub(super) const SAMPLES_MAX: usize = 3;
 const UPSTREAMS_MAX: usize = 8;
 /// How long a resolver may be silent before the next is asked beside it.
 const HEDGE: Duration = Duration::from_millis(200);
+/// How long hickory waits for an answer before it sends a question again, and how often it does.
+const RESEND: Duration = Duration::from_millis(333);
+const RESENDS_MAX: u32 = 3;
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);

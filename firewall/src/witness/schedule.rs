@@ -189,6 +189,16 @@ impl Budget {
             }
         }
     }
+
+    /// Pays for questions that were sent again for want of an answer, out of every share alike: a
+    /// resolver in trouble gets fewer packets, not four times as many.
+    pub(super) fn owe(&mut self, questions: u64) {
+        // Thousandths of a question per percent.
+        let part = |percent: u64| questions.saturating_mul(percent).saturating_mul(10);
+        self.front.owe(part(50));
+        self.misses.owe(part(30));
+        self.refresh.owe(part(20));
+    }
 }
 
 /// A token bucket that holds one second's worth.
@@ -197,6 +207,8 @@ struct Bucket {
     per_second: u64,
     /// Thousandths of a question.
     level: u64,
+    /// Thousandths of a question sent without asking; filled before anything else.
+    owed: u64,
     filled_ms: u64,
 }
 
@@ -205,8 +217,22 @@ impl Bucket {
         Self {
             per_second,
             level: per_second.saturating_mul(1_000),
+            owed: 0,
             filled_ms: now_ms,
         }
+    }
+
+    /// Owes thousandths of a question, ten seconds' worth at most.
+    fn owe(&mut self, thousandths: u64) {
+        let most = self.per_second.saturating_mul(10_000);
+        self.owed = self.owed.saturating_add(thousandths).min(most);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let paid = self.owed.min(self.level);
+        self.owed = self.owed.saturating_sub(paid);
+        self.level = self.level.saturating_sub(paid);
     }
 
     /// Takes `questions` unless less than half of a second's worth would be left.
@@ -236,6 +262,7 @@ impl Bucket {
         let gained = elapsed_ms.saturating_mul(self.per_second);
         let capacity = self.per_second.saturating_mul(1_000);
         self.level = self.level.saturating_add(gained).min(capacity);
+        self.settle();
     }
 }
 
@@ -301,6 +328,20 @@ mod tests {
         schedule.unwatch("a.example");
         schedule.answered("a.example", true, 1, 10);
         assert_eq!((schedule.next_due_ms(), schedule.len()), (None, 0));
+    }
+
+    #[test]
+    fn what_was_sent_again_is_paid_before_anything_else_is_sent() {
+        let mut budget = Budget::new(100, 0);
+        while budget.take(Purpose::Miss, 1, 0) {}
+        budget.owe(100);
+        let at_ms = |budget: &mut Budget, now_ms| {
+            (0..1_000)
+                .filter(|_| budget.take(Purpose::Miss, 1, now_ms))
+                .count()
+        };
+        assert_eq!(at_ms(&mut budget, 1_000), 0, "a second pays the debt");
+        assert_eq!(at_ms(&mut budget, 2_000), 80);
     }
 
     #[test]
