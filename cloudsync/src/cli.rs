@@ -1,12 +1,13 @@
 //! The command line.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
-use crate::{configure, documentation, once, run};
+use crate::{configure, documentation, gcp, once, run};
 
 /// Reads policy from security groups or firewall rules, publishes it to postern, ships its logs.
 #[derive(Debug, Parser)]
@@ -38,6 +39,12 @@ enum Command {
         such as AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL, or from the configuration."
     )]
     Once(once::Options),
+    /// Print the addresses that Google's load balancers forward to this instance, one a line.
+    ///
+    /// The guest has to take them for its own: health checks ask there. Nothing is printed on a
+    /// machine that is no instance of Google's.
+    #[command(after_help = "Example: postern-cloudsync forwarded")]
+    Forwarded,
     /// Write configuration files from the instance's user data, at boot.
     ///
     /// Finds out which cloud this is, waits for its metadata service, and checks everything before it writes.
@@ -60,6 +67,13 @@ pub(crate) async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Once(options) => once::once(options).await,
+        Command::Forwarded => {
+            let mut out = std::io::stdout().lock();
+            for address in gcp::forwarded().await {
+                writeln!(out, "{address}")?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Configure(options) => {
             configure::configure(&options)?;
             Ok(ExitCode::SUCCESS)

@@ -62,6 +62,9 @@ pub(crate) enum ProviderKind {
 pub(crate) struct Config {
     /// Where policy comes from.
     pub(crate) provider: ProviderKind,
+    /// The deployment's name, in the names of its documents; none when the account has one
+    /// deployment.
+    pub(crate) deployment: Option<String>,
     /// The daemon's control socket.
     pub(crate) control_socket: PathBuf,
     /// The daemon's spool.
@@ -138,6 +141,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             provider: ProviderKind::Aws,
+            deployment: None,
             control_socket: ipc::socket::CONTROL_SOCKET.into(),
             spool: "/var/lib/postern/spool".into(),
             state_dir: "/var/lib/postern-sync".into(),

@@ -12,6 +12,7 @@ use crate::cloud::{Answer, Cloud, CloudError, CloudErrorKind, Reading};
 use crate::config::Config;
 use crate::schedule;
 
+mod address;
 mod assign;
 mod error;
 mod firewalls;
@@ -23,6 +24,7 @@ mod projects;
 mod secrets;
 mod subnets;
 
+pub(crate) use address::ExternalAddress;
 pub(crate) use logging::CloudLogging;
 
 use assign::Parts;
@@ -67,6 +69,11 @@ pub(crate) struct Gcp {
 struct Slow {
     machine_projects: BTreeSet<String>,
     subnets: Vec<Subnet>,
+}
+
+/// Addresses that load balancers forward to this instance; none when it is no instance of GCP.
+pub(crate) async fn forwarded() -> Vec<String> {
+    Metadata::new().forwarded().await
 }
 
 /// A client that cannot be made: there are no credentials.

@@ -15,7 +15,7 @@ use crate::aws::{self, Aws, CloudWatch};
 use crate::cloud::{Cloud, LogSink};
 use crate::config::{Config, ProviderKind};
 use crate::file::FileCloud;
-use crate::gcp::{CloudLogging, Gcp};
+use crate::gcp::{CloudLogging, ExternalAddress, Gcp};
 use crate::link::{self, Link, LinkState};
 use crate::ship::{Cursor, Shipper};
 use crate::sync::Sync;
@@ -46,6 +46,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         }
         ProviderKind::Gcp => {
             let cloud = Gcp::new(&config).await?;
+            if let Some(address) = ExternalAddress::new(&config).await? {
+                tasks.spawn_local(address.run());
+            }
             let sink = match config.logs.ship {
                 true => Some(CloudLogging::new(&config).await?),
                 false => None,

@@ -355,7 +355,7 @@ fn what_is_read_takes_no_permission_that_is_not_in_the_file() {
 }
 
 /// One section of the file that Terraform gives the account.
-pub(super) fn permissions(section: &str) -> std::collections::BTreeSet<String> {
+pub(crate) fn permissions(section: &str) -> std::collections::BTreeSet<String> {
     let text = include_str!("../../../cloudsync/packaging/gcp/permissions.json");
     let file: serde_json::Value = serde_json::from_str(text).unwrap();
     let listed = file[section]["permissions"].as_array().unwrap();

@@ -337,60 +337,73 @@ fn add_access_config(world: &mut World, call: &Call) -> Message {
     if let Some(refusal) = unknown_field(&body, &["kind", "name", "natIP", "networkTier", "type"]) {
         return refusal;
     }
-    let address = body["natIP"].as_str().unwrap_or_default().to_owned();
-    let region = zone
-        .rsplit_once('-')
-        .map_or("", |(region, _)| region)
-        .to_owned();
-    let machines = world
-        .machines
-        .get_mut(&call.project)
-        .and_then(|zones| zones.get_mut(zone));
-    let machine =
-        machines.and_then(|found| found.iter_mut().find(|machine| machine["name"] == **name));
-    let Some(machine) = machine else {
-        return missing(name);
-    };
-    let nic = &mut machine["networkInterfaces"][0];
-    if call.query.get("networkInterface").map(String::as_str) != nic["name"].as_str() {
+    if call.query.get("networkInterface").map(String::as_str) != Some("nic0") {
         return invalid("Invalid value for field 'networkInterface'");
     }
-    if nic["accessConfigs"]
-        .as_array()
-        .is_some_and(|configs| !configs.is_empty())
-    {
-        return invalid("At most one access config currently supported.");
+    let wanted = body["natIP"].as_str().unwrap_or_default().to_owned();
+    // Whoever contests this very address was a moment earlier.
+    let rivals: Vec<(String, String)> = world
+        .contests
+        .iter()
+        .filter(|(address, _)| *address == wanted)
+        .cloned()
+        .collect();
+    for (address, rival) in rivals {
+        world.contests.clear();
+        drop(give(world, (&call.project, zone), &rival, &address));
     }
-    let reserved = world
-        .addresses
-        .get_mut(&call.project)
-        .and_then(|regions| regions.get_mut(&region));
-    let reserved =
-        reserved.and_then(|found| found.iter_mut().find(|one| one["address"] == *address));
-    let Some(reserved) = reserved else {
-        return invalid(
-            "Invalid value for field 'resource.natIP': The specified external IP address was not found.",
-        );
-    };
-    if reserved["status"] != "RESERVED" {
-        let message = format!("External IP address '{address}' is in use.");
-        return error(400, "INVALID_ARGUMENT", "externalIpInUse", &message);
+    if let Err(refusal) = give(world, (&call.project, zone), name, &wanted) {
+        return refusal;
     }
-    reserved["status"] = "IN_USE".into();
-    reserved["users"] = json!([format!(
-        "{ROOT}/projects/{}/zones/{zone}/instances/{name}",
-        call.project
-    )]);
-    nic["accessConfigs"] =
-        json!([{"kind": "compute#accessConfig", "natIP": address, "type": "ONE_TO_ONE_NAT"}]);
-    world.metadata.insert(
-        "instance/network-interfaces/0/access-configs/0/external-ip".to_owned(),
-        address,
-    );
+    let path = "instance/network-interfaces/0/access-configs/0/external-ip";
+    world.metadata.insert(path.to_owned(), wanted);
     ok(&json!({
         "kind": "compute#operation", "name": "operation-1", "status": "RUNNING", "progress": 0,
         "zone": format!("{ROOT}/projects/{}/zones/{zone}", call.project),
     }))
+}
+
+/// Gives an address to a machine, or says why not.
+fn give(
+    world: &mut World,
+    (project, zone): (&str, &str),
+    name: &str,
+    address: &str,
+) -> Result<(), Message> {
+    let region = zone.rsplit_once('-').map_or("", |(region, _)| region);
+    let machines = world
+        .machines
+        .get_mut(project)
+        .and_then(|zones| zones.get_mut(zone));
+    let machine =
+        machines.and_then(|found| found.iter_mut().find(|machine| machine["name"] == *name));
+    let nic = &mut machine.ok_or_else(|| missing(name))?["networkInterfaces"][0];
+    if nic["accessConfigs"]
+        .as_array()
+        .is_some_and(|configs| !configs.is_empty())
+    {
+        return Err(invalid("At most one access config currently supported."));
+    }
+    let reserved = world
+        .addresses
+        .get_mut(project)
+        .and_then(|regions| regions.get_mut(region));
+    let reserved =
+        reserved.and_then(|found| found.iter_mut().find(|one| one["address"] == *address));
+    let reserved = reserved.ok_or_else(|| {
+        invalid("Invalid value for field 'resource.natIP': The specified external IP address was not found.")
+    })?;
+    if reserved["status"] != "RESERVED" {
+        let message = format!("External IP address '{address}' is in use.");
+        return Err(error(400, "INVALID_ARGUMENT", "externalIpInUse", &message));
+    }
+    reserved["status"] = "IN_USE".into();
+    reserved["users"] = json!([format!(
+        "{ROOT}/projects/{project}/zones/{zone}/instances/{name}"
+    )]);
+    nic["accessConfigs"] =
+        json!([{"kind": "compute#accessConfig", "natIP": address, "type": "ONE_TO_ONE_NAT"}]);
+    Ok(())
 }
 
 fn operation(call: &Call) -> Message {

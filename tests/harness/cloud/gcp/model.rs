@@ -119,6 +119,8 @@ pub(super) struct World {
     pub(super) entries: Vec<Value>,
     /// By log, time and insert id.
     pub(super) written: HashSet<String>,
+    /// Addresses that another machine takes first.
+    pub(super) contests: Vec<(String, String)>,
     /// Metadata by path.
     pub(super) metadata: BTreeMap<String, String>,
     /// Tokens given out.

@@ -253,6 +253,26 @@ impl Google {
             .push(fields);
     }
 
+    /// Lets another machine have this address at the moment somebody first wants any, unless it has one by then.
+    pub fn contest(&self, address: &str, machine: &str) {
+        let contests = &mut self.state().world.contests;
+        contests.push((address.to_owned(), machine.to_owned()));
+    }
+
+    /// The external address of a machine.
+    pub fn external_address(&self, machine: &str) -> Option<String> {
+        let state = self.state();
+        let mut machines = state
+            .world
+            .machines
+            .values()
+            .flat_map(BTreeMap::values)
+            .flatten();
+        let machine = machines.find(|found| found["name"] == machine)?;
+        let address = &machine["networkInterfaces"][0]["accessConfigs"][0]["natIP"];
+        address.as_str().map(ToOwned::to_owned)
+    }
+
     /// Puts a payload into `projects/P/secrets/S`.
     pub fn secret(&self, name: &str, payload: &str) {
         assert!(
