@@ -91,6 +91,7 @@ fn gauges(appliance: &Appliance, status: &StatusReply) -> Vec<Series> {
     let mut gauges: Vec<Series> = policy_gauges(status)
         .into_iter()
         .chain(state_gauges(appliance, status))
+        .chain(appliance.parts().witness.totals().gauges())
         .map(|(name, help, value)| one(Kind::Gauge, name, help, value))
         .collect();
     let waiting = status.spool.iter();
@@ -175,6 +176,7 @@ fn counters(appliance: &Appliance, status: &StatusReply) -> Vec<Series> {
     ];
     let mut counters: Vec<Series> = totals
         .chain(ruleset)
+        .chain(appliance.parts().witness.totals().counters())
         .map(|(name, help, value)| one(Kind::Counter, name, help, value))
         .collect();
     let mut labelled = |name, help, label, points: &mut dyn Iterator<Item = (String, u64)>| {

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 
 use inspect::{Answer, Query};
@@ -27,8 +27,10 @@ mod resolve;
 mod rotation;
 mod schedule;
 mod spending;
+mod totals;
 
 pub use child::{ChildError, run as run_child};
+pub use totals::DnsTotals;
 
 /// Where queue threads and the policy store leave what they want of the witness.
 #[derive(Clone, Debug)]
@@ -36,23 +38,6 @@ pub struct Witness {
     orders: Sender<Order>,
     state: Arc<AtomicU8>,
     totals: Arc<DnsTotals>,
-}
-
-/// What the witness has done, for metrics.
-#[derive(Debug, Default)]
-pub struct DnsTotals {
-    /// Look-ups and samples the process has begun.
-    pub asked: AtomicU64,
-    /// Those that were answered, NXDOMAIN included.
-    pub answered: AtomicU64,
-    /// Look-ups it did not make because the budget was spent.
-    pub over_budget: AtomicU64,
-    /// Names it asks about at their time to live.
-    pub watched: AtomicU64,
-    /// Names learnt under patterns.
-    pub learnt: AtomicU64,
-    /// Names whose answers differ from each other.
-    pub rotating: AtomicU64,
 }
 
 /// The thread that owns the witness process.

@@ -468,3 +468,20 @@ fn silent_resolver_is_sent_no_more_than_the_budget_with_every_retransmission() {
     );
     assert!(sent > 50, "{sent}");
 }
+
+#[test]
+fn addresses_beyond_what_one_answer_may_bring_are_counted() {
+    let (dns, mut witness) = pair();
+    let v6 = (0..200_u128).map(|n| IpAddr::V6((0x2001_4860 << 96 | n).into()));
+    let all: Vec<IpAddr> = many(4_050).into_iter().map(IpAddr::V4).chain(v6).collect();
+    dns.set("both.example", Answer::of(all));
+    let names = vec!["both.example".to_owned()];
+    witness.say(&ToWitness::Watch { names }).unwrap();
+    let health = witness
+        .health_when(|health| health.addresses_dropped > 0)
+        .unwrap();
+    assert_eq!(
+        health.addresses_dropped,
+        4_250 - ADDRESSES_PER_ANSWER_MAX as u64
+    );
+}

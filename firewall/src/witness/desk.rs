@@ -37,6 +37,7 @@ pub(super) struct Desk {
     rotations: Rotations,
     priming: Option<Priming>,
     saved: Option<Saved>,
+    not_global: usize,
     swept_ms: u64,
 }
 
@@ -94,6 +95,7 @@ impl Desk {
             spending: Spending::default(),
             priming: None,
             saved,
+            not_global: 0,
             swept_ms: 0,
         }
     }
@@ -288,6 +290,7 @@ impl Desk {
         if self.rotations.contains(name) {
             self.writer.set_varies(name, true);
         }
+        self.not_global = self.not_global.saturating_add(learning.not_global);
         if learning.alarm {
             self.rotations.suspect(name);
             actions.push(Action::Alarm { name: name.clone() });
@@ -368,6 +371,11 @@ impl Desk {
             .chain(self.rotations.next_due_ms())
             .min()
             .map_or(sweep, |first| first.min(sweep))
+    }
+
+    /// Addresses that may never be bound, in the answers since the last call.
+    pub(super) fn take_not_global(&mut self) -> usize {
+        std::mem::take(&mut self.not_global)
     }
 
     /// How many names were learnt under patterns, and how many rotate.

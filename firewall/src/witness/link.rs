@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use caps::{CapSet, Capability};
 use ipc::framing::{self, Decoder};
@@ -251,23 +251,10 @@ impl Link {
 
     /// Questions were asked and none answered since the last report: the resolver is away.
     fn note_health(&mut self, health: HealthV1) {
-        let count = |total: &AtomicU64, now: u64, before: u64| {
-            total.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
-        };
-        count(&self.totals.asked, health.asked, self.health.asked);
-        count(&self.totals.answered, health.answered, self.health.answered);
-        count(
-            &self.totals.over_budget,
-            health.over_budget,
-            self.health.over_budget,
-        );
-        self.totals.watched.store(health.watched, Ordering::Relaxed);
+        self.totals.add(&self.health, &health);
         let (learnt, rotating) = self.desk.counts();
-        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        self.totals.learnt.store(number(learnt), Ordering::Relaxed);
-        self.totals
-            .rotating
-            .store(number(rotating), Ordering::Relaxed);
+        self.totals.set_names(learnt, rotating);
+        self.totals.note_not_global(self.desk.take_not_global());
         let asked = health.asked.saturating_sub(self.health.asked);
         let answered = health.answered.saturating_sub(self.health.answered);
         if answered > 0 {
