@@ -13,6 +13,7 @@ use policy::{
 };
 
 use crate::cloud::{DescribedRule, Interface, Reading};
+use crate::documents::Kept;
 
 /// One policy, ready to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,25 +44,24 @@ impl Publication {
     }
 }
 
-/// Makes one policy of a reading.
-pub(crate) fn assemble(reading: &Reading, preferences: &Preferences, faults: &[Fault]) -> Draft {
+/// Makes one policy of a reading and the documents beside it.
+pub(crate) fn assemble(reading: &Reading, kept: &Kept) -> Draft {
+    let preferences = &kept.preferences;
     let mut groups: BTreeMap<&str, Vec<Rule>> = BTreeMap::new();
-    let mut faults = faults.to_vec();
+    let mut faults = kept.faults.clone();
     for described in &reading.rules {
-        let (rule, found) = rule(described, preferences, &reading.lists);
+        let (rule, found) = rule(described, preferences, &kept.lists);
         faults.extend(found);
         if let Some(rule) = rule {
             groups.entry(&described.gid).or_default().push(rule);
         }
     }
-    faults.extend(reading.unreadable.iter().map(|group| {
-        let users = group.used_by.join(", ");
-        let detail = format!(
-            "the group is used by {users} and cannot be read: {}",
-            group.why
-        );
-        Fault::new(&group.gid, FaultKind::Unreadable, "", detail)
-    }));
+    faults.extend(
+        reading
+            .troubles
+            .iter()
+            .map(|trouble| Fault::new(&trouble.object, FaultKind::Unreadable, "", &trouble.detail)),
+    );
     let group = |(gid, rules): (&str, Vec<Rule>)| Group {
         gid: gid.to_owned(),
         rules,

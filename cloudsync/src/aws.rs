@@ -1,25 +1,42 @@
 //! AWS: a security group is a group, its egress rules are rules, interfaces are clients.
 
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use ipnet::IpNet;
+use tokio::sync::watch;
 
-use crate::cloud::{Answer, Cloud, CloudError, CloudErrorKind, Interface, Reading};
-use crate::config::Config;
+use crate::cloud::{
+    Answer, Cloud, CloudError, CloudErrorKind, DescribedRule, Found, Reading, Trouble,
+};
+use crate::config::{Config, Logs};
+use crate::link::LinkState;
+use crate::preflight::Finding;
 
+mod accounts;
+mod address;
+mod call;
 mod cloudwatch;
 mod error;
+mod instance;
 mod inventory;
 mod metadata;
+mod pages;
+mod preflight;
 mod security_groups;
-mod whole;
+mod service;
+mod store;
+mod xml;
 
+use accounts::Account;
+use call::Caller;
 pub(crate) use cloudwatch::CloudWatch;
+use inventory::Owned;
+use security_groups::Groups;
+pub(crate) use store::AwsStore;
 
 /// How often one reading starts over when its pages contradict each other.
 const READINGS_MAX: u32 = 3;
@@ -27,49 +44,77 @@ const READINGS_MAX: u32 = 3;
 /// How long the networks of the VPCs are taken for granted.
 const NETWORKS_AGE_MAX: Duration = Duration::from_secs(300);
 
-/// Loads region, credentials and endpoints from where every AWS program finds them.
-pub(crate) async fn load(config: &Config) -> SdkConfig {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(3))
-        .operation_attempt_timeout(Duration::from_secs(20))
-        .build();
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .timeout_config(timeouts)
-        // One more try after a hiccup; anything longer is a matter for the next reading.
-        .retry_config(RetryConfig::standard().with_max_attempts(2));
-    if let Some(region) = &config.aws.region {
-        loader = loader.region(Region::new(region.clone()));
+/// Region, credentials and end points, from where every AWS program finds them.
+#[derive(Debug)]
+pub(crate) struct Session {
+    sdk: SdkConfig,
+    caller: Caller,
+}
+
+impl Session {
+    /// Finds them.
+    pub(crate) async fn load(config: &Config) -> Self {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest());
+        if let Some(region) = &config.aws.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(url) = &config.aws.endpoint_url {
+            loader = loader.endpoint_url(url);
+        }
+        let sdk = loader.load().await;
+        let caller = Caller::new(&sdk);
+        Self { sdk, caller }
     }
-    if let Some(url) = &config.aws.endpoint_url {
-        loader = loader.endpoint_url(url);
+
+    /// The source of policy.
+    pub(crate) async fn cloud(&self, config: &Config) -> Aws {
+        Aws::new(self, config).await
     }
-    loader.load().await
+
+    /// The store of documents.
+    pub(crate) fn store(&self) -> AwsStore {
+        AwsStore::new(self.caller.clone())
+    }
+
+    /// What the appliance does as an instance.
+    pub(crate) fn duties(
+        &self,
+        config: &Config,
+        link: watch::Receiver<LinkState>,
+    ) -> impl Future<Output = ()> + use<> {
+        instance::serve(self.caller.clone(), config.aws.clone(), link)
+    }
+
+    /// What `preflight` looks at.
+    pub(crate) async fn checks(&self, config: &Config, cloud: &Aws) -> Vec<Finding> {
+        preflight::checks(&self.caller, config, cloud).await
+    }
+
+    /// The log service.
+    pub(crate) fn sink(&self, logs: &Logs) -> CloudWatch {
+        CloudWatch::new(self.caller.clone(), logs)
+    }
 }
 
 /// The security groups and interfaces of the served VPCs.
 #[derive(Debug)]
 pub(crate) struct Aws {
-    ec2: aws_sdk_ec2::Client,
-    /// VPCs to look at; every one the credentials can see when empty.
-    vpcs: Vec<String>,
+    /// The deployment's own first.
+    accounts: Vec<Account>,
     /// Networks served beside those of the VPCs.
     served: Vec<IpNet>,
-    networks: Option<(Instant, Vec<IpNet>)>,
+    networks: RefCell<Option<(Instant, Vec<IpNet>)>>,
     /// Groups in use that were not there the last time either.
-    absent: Vec<String>,
-    last: Option<Reading>,
-    calls: u32,
+    absent: RefCell<BTreeSet<String>>,
+    calls: Cell<u32>,
 }
 
 impl Aws {
     /// Finds out which VPCs are served: those configured, else the instance's own, else all.
-    pub(crate) async fn new(sdk: &SdkConfig, config: &Config) -> Self {
-        let ec2 = aws_sdk_ec2::config::Builder::from(sdk)
-            .interceptor(whole::Whole)
-            .build();
+    async fn new(session: &Session, config: &Config) -> Self {
         let mut vpcs = config.aws.vpcs.clone();
         if vpcs.is_empty() {
-            vpcs.extend(metadata::own_vpc().await);
+            vpcs.extend(metadata::Own::read().await.map(|own| own.vpc));
         }
         if vpcs.is_empty() {
             tracing::info!(
@@ -78,28 +123,92 @@ impl Aws {
         } else {
             tracing::info!(vpcs = vpcs.join(","), "serving");
         }
+        let mut accounts = vec![Account::own(session.caller.clone(), vpcs.clone())];
+        for account in &config.aws.accounts {
+            let other = Account::other(&session.sdk, &session.caller, &vpcs, account).await;
+            accounts.push(other);
+        }
         Self {
-            ec2: aws_sdk_ec2::Client::from_conf(ec2),
-            vpcs,
+            accounts,
             served: config.served.clone(),
-            networks: None,
-            absent: Vec::new(),
-            last: None,
-            calls: 1,
+            networks: RefCell::default(),
+            absent: RefCell::default(),
+            calls: Cell::new(1),
         }
     }
 
-    /// One reading, from the first page of interfaces to the last page of rules.
-    async fn read_once(&mut self, is_last_try: bool) -> Result<Reading, CloudError> {
-        let (interfaces, interface_pages) = inventory::interfaces(&self.ec2, &self.vpcs).await?;
-        let groups = interfaces
+    /// Other accounts whose role cannot be used, for `preflight`.
+    async fn unreadable_accounts(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for account in self
+            .accounts
             .iter()
-            .flat_map(|found| found.groups.iter().cloned())
-            .collect();
-        let (rules, rule_pages) = security_groups::rules(&self.ec2, &groups).await?;
-        let missing = security_groups::missing(&self.ec2, &groups, &rules).await?;
-        // A group of another account is missing every time; only a new one is worth another look.
-        let news = missing.iter().find(|gid| !self.absent.contains(gid));
+            .filter(|account| !account.id.is_empty())
+        {
+            let check = format!("account {}", account.id);
+            findings.push(match inventory::networks(&account.caller, &account.vpcs).await {
+                Ok(_) => Finding::good(check, "its role can be used"),
+                Err(error) => Finding::bad(
+                    check,
+                    error.to_string(),
+                    "let the role there trust this instance's role, with the external id configured here",
+                ),
+            });
+        }
+        findings
+    }
+
+    /// One reading, from the first page of interfaces to the last page of rules.
+    async fn read_once(&self, is_last_try: bool) -> Result<Reading, CloudError> {
+        let mut troubles = Vec::new();
+        let (mut found, mut calls) = (Vec::new(), 1);
+        for account in &self.accounts {
+            let (interfaces, pages) = account.interfaces(&mut troubles).await?;
+            found.extend(interfaces);
+            // Each account has buckets of its own.
+            calls = calls.max(pages);
+        }
+        let found = inventory::consistent(found.into_iter())?;
+        let groups: BTreeSet<String> = groups_of(&found).cloned().collect();
+        let mut missing = groups.clone();
+        let mut rules = Vec::new();
+        for account in &self.accounts {
+            let wanted = missing.iter().filter(|gid| account.may_own(gid, &found));
+            let wanted: BTreeSet<String> = wanted.cloned().collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let read = match account.groups.read(&account.caller, &wanted).await {
+                Ok(read) => read,
+                Err(error) if account.id.is_empty() => return Err(error),
+                Err(error) => {
+                    troubles.push(account.trouble(&error));
+                    account.groups.last(&wanted)
+                }
+            };
+            missing.retain(|gid| !wanted.contains(gid) || read.missing.contains(gid));
+            rules.extend(read.rules);
+            calls = calls.max(read.calls);
+        }
+        self.check_missing(&missing, is_last_try)?;
+        troubles.extend(
+            missing
+                .iter()
+                .map(|gid| accounts::unreadable(gid, &found, &self.accounts)),
+        );
+        self.calls.set(calls);
+        self.reading(found, groups, rules, troubles).await
+    }
+
+    /// A group that is used and not there is one deleted while we read, or one of another account.
+    /// The latter is missing every time; only a new one is worth another look.
+    fn check_missing(
+        &self,
+        missing: &BTreeSet<String>,
+        is_last_try: bool,
+    ) -> Result<(), CloudError> {
+        let mut absent = self.absent.borrow_mut();
+        let news = missing.iter().find(|gid| !absent.contains(*gid));
         if let Some(gid) = news.filter(|_| !is_last_try) {
             return Err(CloudError {
                 call: "DescribeSecurityGroups".to_owned(),
@@ -107,43 +216,75 @@ impl Aws {
                 detail: format!("{gid} is in use by an interface and does not exist"),
             });
         }
-        self.absent.clone_from(&missing);
-        self.calls = interface_pages.max(rule_pages);
+        absent.clone_from(missing);
+        Ok(())
+    }
+
+    async fn reading(
+        &self,
+        found: Vec<Owned>,
+        groups: BTreeSet<String>,
+        mut rules: Vec<DescribedRule>,
+        mut troubles: Vec<Trouble>,
+    ) -> Result<Reading, CloudError> {
+        rules.sort_unstable();
+        troubles.sort_unstable();
+        troubles.dedup();
+        let served = self.served(&found, &mut troubles).await?;
         Ok(Reading {
-            served: self.served(&interfaces).await?,
-            unreadable: security_groups::unreadable(missing, &interfaces),
-            interfaces,
+            served,
+            troubles,
+            interfaces: found.into_iter().map(|found| found.interface).collect(),
             rules,
             groups,
-            lists: BTreeMap::new(),
         })
     }
 
     /// The networks that are served, asked for anew when they are old or an interface is outside
     /// them.
-    async fn served(&mut self, interfaces: &[Interface]) -> Result<Vec<IpNet>, CloudError> {
-        let known = self.networks.as_ref().filter(|(asked, networks)| {
+    async fn served(
+        &self,
+        found: &[Owned],
+        troubles: &mut Vec<Trouble>,
+    ) -> Result<Vec<IpNet>, CloudError> {
+        let nets = || found.iter().flat_map(|found| &found.interface.nets);
+        let known = self.networks.borrow().clone();
+        let known = known.filter(|(asked, networks)| {
             asked.elapsed() < NETWORKS_AGE_MAX
-                && interfaces
-                    .iter()
-                    .flat_map(|interface| &interface.nets)
-                    .all(|net| networks.iter().any(|network| network.contains(net)))
+                && nets().all(|net| networks.iter().any(|network| network.contains(net)))
         });
         let mut served = match known {
-            Some((_, networks)) => networks.clone(),
+            Some((_, networks)) => networks,
             None => {
-                let networks = inventory::networks(&self.ec2, &self.vpcs).await?;
-                self.networks = Some((Instant::now(), networks.clone()));
+                let mut networks = Vec::new();
+                for account in &self.accounts {
+                    match inventory::networks(&account.caller, &account.vpcs).await {
+                        Ok(found) => networks.extend(found),
+                        Err(error) if account.id.is_empty() => return Err(error),
+                        Err(error) => troubles.push(account.trouble(&error)),
+                    }
+                }
+                // A shared VPC tells its networks to its owner and to those it is shared with.
+                networks.sort_unstable();
+                networks.dedup();
+                *self.networks.borrow_mut() = Some((Instant::now(), networks.clone()));
                 networks
             }
         };
         served.extend(&self.served);
+        served.sort_unstable();
+        served.dedup();
         Ok(served)
     }
 }
 
+/// Every group of these interfaces.
+fn groups_of(found: &[Owned]) -> impl Iterator<Item = &String> {
+    found.iter().flat_map(|found| &found.interface.groups)
+}
+
 impl Cloud for Aws {
-    async fn read(&mut self) -> Result<Answer, CloudError> {
+    async fn read(&self) -> Result<Answer, CloudError> {
         let mut tries = 1;
         loop {
             match self.read_once(tries == READINGS_MAX).await {
@@ -155,38 +296,69 @@ impl Cloud for Aws {
                     tries += 1;
                 }
                 Err(error) => return Err(error),
-                Ok(reading) => {
-                    self.last = Some(reading.clone());
-                    return Ok(Answer::Reading(Box::new(reading)));
-                }
+                Ok(reading) => return Ok(Answer::Reading(Box::new(reading))),
             }
         }
     }
 
-    async fn look_up(&mut self, addresses: &[IpAddr]) -> Result<Option<Answer>, CloudError> {
-        let Some(mut reading) = self.last.clone() else {
-            return Ok(None);
-        };
-        let found = inventory::interfaces_with(&self.ec2, &self.vpcs, addresses).await?;
+    async fn look_up(
+        &self,
+        addresses: &[IpAddr],
+        known: &Reading,
+    ) -> Result<Option<Found>, CloudError> {
+        let mut found = Vec::new();
+        let mut troubles = Vec::new();
+        for account in &self.accounts {
+            let looked = inventory::interfaces_with(&account.caller, &account.vpcs, addresses);
+            match looked.await {
+                Ok(interfaces) => found.extend(interfaces),
+                Err(error) if account.id.is_empty() => return Err(error),
+                Err(error) => troubles.push(account.trouble(&error)),
+            }
+        }
+        let found = inventory::consistent(found.into_iter())?;
         if found.is_empty() {
             return Ok(None);
         }
-        let new_groups = found
-            .iter()
-            .flat_map(|interface| &interface.groups)
-            .filter(|gid| !reading.groups.contains(*gid))
+        let groups: BTreeSet<String> = groups_of(&found)
+            .filter(|gid| !known.groups.contains(*gid))
             .cloned()
             .collect();
-        let (rules, _) = security_groups::rules(&self.ec2, &new_groups).await?;
-        inventory::merge(&mut reading.interfaces, found);
-        reading.rules.extend(rules);
-        reading.groups.extend(new_groups);
-        reading.served = self.served(&reading.interfaces).await?;
-        self.last = Some(reading.clone());
-        Ok(Some(Answer::Reading(Box::new(reading))))
+        let mut missing = groups.clone();
+        let mut rules = Vec::new();
+        for account in &self.accounts {
+            let wanted = missing.iter().filter(|gid| account.may_own(gid, &found));
+            let wanted: BTreeSet<String> = wanted.cloned().collect();
+            match Groups::look_up(&account.caller, &wanted).await {
+                Ok(read) => {
+                    missing.retain(|gid| !wanted.contains(gid) || read.missing.contains(gid));
+                    rules.extend(read.rules);
+                }
+                Err(error) if account.id.is_empty() => return Err(error),
+                Err(error) => troubles.push(account.trouble(&error)),
+            }
+        }
+        let unreadable = missing
+            .iter()
+            .map(|gid| accounts::unreadable(gid, &found, &self.accounts));
+        troubles.extend(unreadable);
+        let served = self.served(&found, &mut troubles).await?;
+        Ok(Some(Found {
+            interfaces: found.into_iter().map(|found| found.interface).collect(),
+            rules,
+            groups,
+            troubles,
+            served,
+        }))
+    }
+
+    /// An address within a delegated prefix cannot be asked for.
+    fn finds_every_address(&self, known: &Reading) -> bool {
+        let mut nets = known.interfaces.iter().flat_map(|found| &found.nets);
+        nets.all(|net| net.prefix_len() == net.max_prefix_len())
     }
 
     fn calls_per_reading(&self) -> u32 {
-        self.calls
+        self.calls.get()
     }
 }

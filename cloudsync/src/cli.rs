@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
-use crate::{configure, documentation, gcp, once, run};
+use crate::{configure, documentation, gcp, once, preflight, run};
 
 /// Reads policy from security groups or firewall rules, publishes it to postern, ships its logs.
 #[derive(Debug, Parser)]
@@ -45,6 +45,12 @@ enum Command {
     /// machine that is no instance of Google's.
     #[command(after_help = "Example: postern-cloudsync forwarded")]
     Forwarded,
+    /// Look for what would keep this deployment from working: permissions, end points, clock, public
+    /// address, routes, unreadable groups, rules that shut out what their annotation opens.
+    ///
+    /// One line and one fix each. Exits 0 when all is well, 1 when something is not, 2 when it cannot look.
+    #[command(after_help = "Example: sudo -u postern-sync postern-cloudsync preflight --json")]
+    Preflight(preflight::Options),
     /// Write configuration files from the instance's user data, at boot.
     ///
     /// Finds out which cloud this is, waits for its metadata service, and checks everything before it writes.
@@ -74,6 +80,7 @@ pub(crate) async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Preflight(options) => preflight::preflight(options).await,
         Command::Configure(options) => {
             configure::configure(&options)?;
             Ok(ExitCode::SUCCESS)

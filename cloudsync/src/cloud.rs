@@ -3,7 +3,7 @@
 //! A provider reads; [`crate::assemble`] understands. So every cloud is one function from its
 //! API to a [`Reading`], and what an annotation means is written once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,7 +11,11 @@ use std::time::Duration;
 use ipc::record::Stream;
 use ipnet::IpNet;
 use policy::Draft;
-use policy::annotation::{ListBody, ListReference, Standing};
+use policy::annotation::{ListReference, Standing};
+
+mod found;
+
+pub(crate) use found::Found;
 
 /// Everything a reading of the cloud found, in no particular order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,10 +28,8 @@ pub(crate) struct Reading {
     pub(crate) groups: BTreeSet<String>,
     /// Networks that are served.
     pub(crate) served: Vec<IpNet>,
-    /// Groups in use that could not be read, and who uses them.
-    pub(crate) unreadable: Vec<Unreadable>,
-    /// External lists that descriptions refer to.
-    pub(crate) lists: BTreeMap<ListReference, ListBody>,
+    /// What could not be read.
+    pub(crate) troubles: Vec<Trouble>,
 }
 
 /// One network interface.
@@ -62,15 +64,14 @@ pub(crate) struct DescribedRule {
     pub(crate) description: String,
 }
 
-/// A group in use that could not be read.
+/// An object that could not be read, or not wholly, while the rest could. Its words stay the same
+/// while the trouble does: a change of them is published.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Unreadable {
-    /// The group.
-    pub(crate) gid: String,
-    /// Interfaces in it.
-    pub(crate) used_by: Vec<String>,
-    /// What the cloud says.
-    pub(crate) why: String,
+pub(crate) struct Trouble {
+    /// The object: a group, an account.
+    pub(crate) object: String,
+    /// What is wrong, who is concerned, and what would mend it.
+    pub(crate) detail: String,
 }
 
 /// What a provider hands over: AWS and GCP a reading, the file provider a whole policy.
@@ -82,18 +83,37 @@ pub(crate) enum Answer {
     Draft(Box<Draft>),
 }
 
-/// A source of policy.
+/// A source of policy. Both methods may run at the same time: a new client does not wait for the
+/// reading under way.
 pub(crate) trait Cloud {
     /// Reads everything, page by page, and hands over all of it or nothing.
-    async fn read(&mut self) -> Result<Answer, CloudError>;
+    async fn read(&self) -> Result<Answer, CloudError>;
 
-    /// Looks for the interfaces that have these addresses, with the rules of groups not seen
-    /// before, and hands over the last reading with them in it; `None` when nobody has any of
-    /// them, or there is no reading yet.
-    async fn look_up(&mut self, addresses: &[IpAddr]) -> Result<Option<Answer>, CloudError>;
+    /// Looks for the interfaces that have these addresses, with the rules of groups that `known`,
+    /// the last reading, has not; `None` when nobody has any of them.
+    async fn look_up(
+        &self,
+        addresses: &[IpAddr],
+        known: &Reading,
+    ) -> Result<Option<Found>, CloudError>;
+
+    /// Whether a look-up finds every address that a reading finds. Where it does not, an address it
+    /// did not find is nobody's only once the next reading has not found it either.
+    fn finds_every_address(&self, _known: &Reading) -> bool {
+        true
+    }
 
     /// Calls that one reading takes, most used API first, for the poll interval.
     fn calls_per_reading(&self) -> u32;
+}
+
+/// Where documents are kept beside the rules: the preferences and the external lists.
+pub(crate) trait Store {
+    /// The document of this name; `None` when there is none.
+    async fn preferences(&self, name: &str) -> Result<Option<String>, CloudError>;
+
+    /// The body of an external list; one that does not exist is [`CloudErrorKind::Missing`].
+    async fn list(&self, reference: &ListReference) -> Result<String, CloudError>;
 }
 
 /// What went wrong with a call to the cloud, and what that means for the next one.

@@ -100,19 +100,46 @@ pub(crate) struct Poll {
     /// Requests a second that the deployment may make of one API: by default a tenth of the
     /// documented refill of 20.
     pub(crate) calls_per_second: f64,
+    /// Seconds between two readings of the preferences document, at most.
+    preferences_s: f64,
+    /// Seconds between two readings of an external list, at most.
+    lists_s: f64,
 }
 
 /// AWS alone. Credentials and region come from where every AWS program finds them.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Aws {
     /// Served VPCs; when empty the instance's own, and without metadata every VPC the
     /// credentials can see.
     pub(crate) vpcs: Vec<String>,
+    /// Other accounts whose interfaces and groups are read.
+    pub(crate) accounts: Vec<AwsAccount>,
     /// The region, where the environment does not say.
     pub(crate) region: Option<String>,
     /// Another place to find every AWS service: a VPC endpoint, or a test.
     pub(crate) endpoint_url: Option<String>,
+    /// Whether an instance without a public address takes a free Elastic IP tagged `postern` or
+    /// `discriminat`.
+    pub(crate) elastic_ip: bool,
+    /// The autoscaling group this instance is launched by.
+    pub(crate) autoscaling_group: Option<String>,
+    /// The launch hook of that group, completed once a policy is in force.
+    pub(crate) launch_hook: Option<String>,
+}
+
+/// Another account, read through a role it has for us.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AwsAccount {
+    /// Its id, twelve digits.
+    pub(crate) account: String,
+    /// The role's name, with its path, or its ARN.
+    pub(crate) role: String,
+    /// VPCs to look at there; when empty the deployment's own, shared with that account.
+    pub(crate) vpcs: Vec<String>,
+    /// What the role's trust policy asks for.
+    pub(crate) external_id: Option<String>,
 }
 
 /// The file provider alone.
@@ -131,8 +158,11 @@ pub(crate) struct Logs {
     pub(crate) ship: bool,
     /// The CloudWatch Logs group.
     pub(crate) group: String,
-    /// Whether somebody else creates the group and its streams.
+    /// Whether somebody else makes the group, and says how long it keeps its lines.
+    #[serde(alias = "log_group_managed")]
     pub(crate) group_managed: bool,
+    /// Days the service keeps lines, set on a group that we create; 0 keeps them for ever.
+    pub(crate) retention_days: u32,
     /// How long lines may wait for company, in seconds.
     linger_s: f64,
 }
@@ -156,6 +186,20 @@ impl Default for Config {
     }
 }
 
+impl Default for Aws {
+    fn default() -> Self {
+        Self {
+            vpcs: Vec::new(),
+            accounts: Vec::new(),
+            region: None,
+            endpoint_url: None,
+            elastic_ip: true,
+            autoscaling_group: None,
+            launch_hook: None,
+        }
+    }
+}
+
 impl Default for Poll {
     fn default() -> Self {
         Self {
@@ -163,6 +207,8 @@ impl Default for Poll {
             max_backoff_s: 60.0,
             appliances: 1,
             calls_per_second: 2.0,
+            preferences_s: 30.0,
+            lists_s: 60.0,
         }
     }
 }
@@ -181,6 +227,7 @@ impl Default for Logs {
             ship: true,
             group: "postern".to_owned(),
             group_managed: false,
+            retention_days: 90,
             linger_s: 1.0,
         }
     }
@@ -190,6 +237,16 @@ impl Poll {
     /// Between two readings, at least; never under a quarter of a second.
     pub(crate) fn interval(&self) -> Duration {
         seconds(self.interval_s, 0.25, 3_600.0)
+    }
+
+    /// Between two readings of the preferences document.
+    pub(crate) fn preferences_interval(&self) -> Duration {
+        seconds(self.preferences_s, 0.25, 3_600.0)
+    }
+
+    /// Between two readings of an external list.
+    pub(crate) fn lists_interval(&self) -> Duration {
+        seconds(self.lists_s, 0.25, 3_600.0)
     }
 
     /// The longest pause after failures.
@@ -250,6 +307,17 @@ impl Config {
             }
         };
         toml::from_str(text).map_err(invalid)
+    }
+
+    /// Names the preferences document may have, the one that wins first (DESIGN, section 4.2).
+    pub(crate) fn preference_names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for product in ["postern", "DiscrimiNAT"] {
+            let deployment = self.deployment.iter();
+            names.extend(deployment.map(|deployment| format!("{product}_{deployment}")));
+            names.push(product.to_owned());
+        }
+        names
     }
 
     /// The deployment's preferences, and what is wrong with them.

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use policy::annotation::ListReference;
 use policy::inventory::{self, Scope};
 
-use crate::cloud::{Answer, Cloud, CloudError, CloudErrorKind};
+use crate::cloud::{Answer, Cloud, CloudError, CloudErrorKind, Found, Reading, Store};
 
 /// An inventory file.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ impl FileCloud {
 }
 
 impl Cloud for FileCloud {
-    async fn read(&mut self) -> Result<Answer, CloudError> {
+    async fn read(&self) -> Result<Answer, CloudError> {
         match inventory::read_file(&self.path, Scope::Whole) {
             Ok(draft) => Ok(Answer::Draft(Box::new(draft))),
             Err(error) => Err(CloudError {
@@ -33,11 +34,25 @@ impl Cloud for FileCloud {
     }
 
     /// Everybody a file knows is in the last reading of it.
-    async fn look_up(&mut self, _: &[IpAddr]) -> Result<Option<Answer>, CloudError> {
+    async fn look_up(&self, _: &[IpAddr], _: &Reading) -> Result<Option<Found>, CloudError> {
         Ok(None)
     }
 
     fn calls_per_reading(&self) -> u32 {
         0
+    }
+}
+
+/// The inventory holds the preferences and names the lists: there is no other store.
+#[derive(Debug)]
+pub(crate) enum NoStore {}
+
+impl Store for NoStore {
+    async fn preferences(&self, _: &str) -> Result<Option<String>, CloudError> {
+        match *self {}
+    }
+
+    async fn list(&self, _: &ListReference) -> Result<String, CloudError> {
+        match *self {}
     }
 }

@@ -1,5 +1,6 @@
 //! GCP: an annotated firewall rule is a group, machines and listed subnets are clients.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -7,8 +8,9 @@ use std::time::{Duration, Instant};
 use google_cloud_compute_v1::client::{Firewalls, Instances, Projects, Subnetworks};
 use google_cloud_gax::client_builder::Error as BuildError;
 use ipnet::IpNet;
+use tokio::sync::Mutex;
 
-use crate::cloud::{Answer, Cloud, CloudError, CloudErrorKind, Reading};
+use crate::cloud::{Answer, Cloud, CloudError, CloudErrorKind, Found, Reading};
 use crate::config::Config;
 use crate::schedule;
 
@@ -44,9 +46,16 @@ const SLOW_AGE_MAX: Duration = Duration::from_secs(300);
 /// (<https://cloud.google.com/compute/docs/api/compute-api-quota-metrics>).
 const AGGREGATED_COST: u32 = 2;
 
-/// The firewall rules and machines of the served networks.
+/// The firewall rules and machines of the served networks. A look-up waits for the reading under
+/// way, which is a few calls here, and changes what is known like one.
 #[derive(Debug)]
 pub(crate) struct Gcp {
+    reader: Mutex<Reader>,
+    calls: Cell<u32>,
+}
+
+#[derive(Debug)]
+struct Reader {
     firewalls: Firewalls,
     instances: Instances,
     subnetworks: Subnetworks,
@@ -104,7 +113,7 @@ impl Gcp {
             networks = networks.iter().cloned().collect::<Vec<_>>().join(","),
             "serving"
         );
-        Ok(Self {
+        let reader = Reader {
             firewalls: client!(Firewalls),
             instances: client!(Instances),
             subnetworks: client!(Subnetworks),
@@ -118,9 +127,15 @@ impl Gcp {
             rule_pages: 1,
             inventory_pages: 0,
             silent: BTreeMap::new(),
+        };
+        Ok(Self {
+            reader: Mutex::new(reader),
+            calls: Cell::new(1),
         })
     }
+}
 
+impl Reader {
     /// Projects with served networks.
     fn network_projects(&self) -> BTreeSet<String> {
         self.networks
@@ -305,8 +320,8 @@ impl Gcp {
     }
 }
 
-impl Cloud for Gcp {
-    async fn read(&mut self) -> Result<Answer, CloudError> {
+impl Reader {
+    async fn read(&mut self) -> Result<Reading, CloudError> {
         let mut tries = 1;
         loop {
             match self.read_once().await {
@@ -318,12 +333,12 @@ impl Cloud for Gcp {
                     tries += 1;
                 }
                 Err(error) => return Err(error),
-                Ok(reading) => return Ok(Answer::Reading(Box::new(reading))),
+                Ok(reading) => return Ok(reading),
             }
         }
     }
 
-    async fn look_up(&mut self, addresses: &[IpAddr]) -> Result<Option<Answer>, CloudError> {
+    async fn look_up(&mut self, addresses: &[IpAddr]) -> Result<Option<Reading>, CloudError> {
         if self.inventory.is_none() {
             return Ok(None);
         }
@@ -341,13 +356,37 @@ impl Cloud for Gcp {
         if !addresses.iter().all(is_known) {
             // An alias range or IPv6 cannot be asked for: only reading everything finds it.
             self.read_inventory().await?;
-            return Ok(Some(Answer::Reading(Box::new(self.reading()))));
+            return Ok(Some(self.reading()));
         }
-        Ok(is_news.then(|| Answer::Reading(Box::new(reading))))
+        Ok(is_news.then_some(reading))
+    }
+}
+
+impl Cloud for Gcp {
+    async fn read(&self) -> Result<Answer, CloudError> {
+        let mut reader = self.reader.lock().await;
+        let reading = reader.read().await?;
+        // Machines are read more rarely when there are many; this is about the rules.
+        self.calls.set(reader.rule_pages.saturating_mul(2));
+        Ok(Answer::Reading(Box::new(reading)))
     }
 
-    /// Machines are read more rarely when there are many; this is about the rules.
+    async fn look_up(
+        &self,
+        addresses: &[IpAddr],
+        known: &Reading,
+    ) -> Result<Option<Found>, CloudError> {
+        let found = self.reader.lock().await.look_up(addresses).await?;
+        Ok(found.map(|reading| Found {
+            interfaces: reading.interfaces,
+            rules: reading.rules,
+            groups: reading.groups.difference(&known.groups).cloned().collect(),
+            troubles: reading.troubles,
+            served: reading.served,
+        }))
+    }
+
     fn calls_per_reading(&self) -> u32 {
-        self.rule_pages.saturating_mul(2)
+        self.calls.get()
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct LinkState {
     pub(crate) appliance: Option<String>,
     /// What the daemon enforces.
     pub(crate) adopted: Option<Adopted>,
+    /// Whether it has said, since it was started, that a policy's names are known.
+    pub(crate) primed: bool,
 }
 
 /// The task that talks to the daemon.
@@ -166,6 +168,7 @@ impl Link {
         let reply = match message {
             Message::Event(Event::Primed { generation }) => {
                 tracing::info!(generation, "primed");
+                self.state.send_modify(|state| state.primed = true);
                 return Ok(());
             }
             Message::Event(Event::UnknownClient { address }) => {

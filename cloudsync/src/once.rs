@@ -3,19 +3,22 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use ipc::control::{Document, Hello, Reply, Request};
 use ipc::socket::Client;
-use policy::{Entry, Snapshot};
+use policy::{Draft, Entry, Snapshot};
 
-use crate::assemble::{Publication, assemble};
-use crate::aws::{self, Aws};
-use crate::cloud::{Answer, Cloud};
+use crate::assemble::Publication;
+use crate::aws::Session;
+use crate::cloud::{Cloud, Store};
 use crate::config::{Config, ProviderKind};
-use crate::file::FileCloud;
+use crate::documents::Documents;
+use crate::file::{FileCloud, NoStore};
 use crate::gcp::Gcp;
+use crate::sync::{draft, references};
 
 /// How long the daemon may take to adopt.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
@@ -44,20 +47,21 @@ pub(crate) struct Options {
 /// When the cloud, the policy or the daemon will not.
 pub(crate) async fn once(options: Options) -> anyhow::Result<ExitCode> {
     let config = Config::load(options.config.as_deref())?;
-    let (preferences, preference_faults) = config.preferences();
-    let answer = match options.provider.unwrap_or(config.provider) {
+    let config = Rc::new(config);
+    let draft = match options.provider.unwrap_or(config.provider) {
         ProviderKind::Aws => {
-            Aws::new(&aws::load(&config).await, &config)
-                .await
-                .read()
-                .await?
+            let session = Session::load(&config).await;
+            let cloud = session.cloud(&config).await;
+            read(&config, &cloud, Some(session.store())).await?
         }
-        ProviderKind::File => FileCloud::new(config.file.inventory.clone()).read().await?,
-        ProviderKind::Gcp => Gcp::new(&config).await?.read().await?,
-    };
-    let draft = match answer {
-        Answer::Reading(reading) => assemble(&reading, &preferences, &preference_faults),
-        Answer::Draft(draft) => *draft,
+        ProviderKind::File => {
+            let cloud = FileCloud::new(config.file.inventory.clone());
+            read(&config, &cloud, None::<NoStore>).await?
+        }
+        ProviderKind::Gcp => {
+            let cloud = Gcp::new(&config).await?;
+            read(&config, &cloud, None::<NoStore>).await?
+        }
     };
     let publication = Publication::new(draft)?;
     print(&publication, options.print_names)?;
@@ -69,6 +73,18 @@ pub(crate) async fn once(options: Options) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::from(1)
     })
+}
+
+/// One reading of the cloud, and of the documents it refers to.
+async fn read<C: Cloud, D: Store + 'static>(
+    config: &Rc<Config>,
+    cloud: &C,
+    store: Option<D>,
+) -> anyhow::Result<Draft> {
+    let answer = cloud.read().await?;
+    let mut documents = Documents::new(store.map(Rc::new), Rc::clone(config));
+    let kept = documents.refresh(&references(&answer)).await;
+    Ok(draft(&answer, &kept))
 }
 
 /// The snapshot on standard output, faults on standard error.

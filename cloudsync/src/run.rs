@@ -2,6 +2,7 @@
 //! somebody says stop.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use anyhow::{Context as _, bail};
@@ -11,14 +12,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::aws::{self, Aws, CloudWatch};
-use crate::cloud::{Cloud, LogSink};
+use crate::aws::{CloudWatch, Session};
+use crate::cloud::{Cloud, LogSink, Store};
 use crate::config::{Config, ProviderKind};
-use crate::file::FileCloud;
+use crate::documents::Documents;
+use crate::file::{FileCloud, NoStore};
 use crate::gcp::{CloudLogging, ExternalAddress, Gcp};
 use crate::link::{self, Link, LinkState};
 use crate::ship::{Cursor, Shipper};
-use crate::sync::Sync;
+use crate::sync::{Sync, Wires};
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -32,17 +34,23 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     match config.provider {
         ProviderKind::Aws => {
-            let sdk = aws::load(&config).await;
-            let cloud = Aws::new(&sdk, &config).await;
-            let sink = config
-                .logs
-                .ship
-                .then(|| CloudWatch::new(&sdk, &config.logs));
-            start(&mut tasks, &config, cloud, sink)?;
+            let session = Session::load(&config).await;
+            let cloud = session.cloud(&config).await;
+            let sink = config.logs.ship.then(|| session.sink(&config.logs));
+            let store = Some(session.store());
+            let parts = Parts { cloud, store, sink };
+            let link = start(&mut tasks, &config, parts)?;
+            let duties = session.duties(&config, link);
+            tasks.spawn_local(async {
+                duties.await;
+                // Done; a task that ends is taken for a failure.
+                std::future::pending().await
+            });
         }
         ProviderKind::File => {
             let cloud = FileCloud::new(config.file.inventory.clone());
-            start::<_, CloudWatch>(&mut tasks, &config, cloud, None)?;
+            let (store, sink) = (None::<NoStore>, None::<CloudWatch>);
+            start(&mut tasks, &config, Parts { cloud, store, sink })?;
         }
         ProviderKind::Gcp => {
             let cloud = Gcp::new(&config).await?;
@@ -53,7 +61,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
                 true => Some(CloudLogging::new(&config).await?),
                 false => None,
             };
-            start(&mut tasks, &config, cloud, sink)?;
+            let store = None::<NoStore>;
+            start(&mut tasks, &config, Parts { cloud, store, sink })?;
         }
     }
     // Nobody waits for this in a terminal or a test; systemd does.
@@ -69,13 +78,19 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts every task.
-fn start<C: Cloud + 'static, S: LogSink + 'static>(
+/// What a provider brings.
+struct Parts<C, D, S> {
+    cloud: C,
+    store: Option<D>,
+    sink: Option<S>,
+}
+
+/// Starts every task; how the conversation with the daemon stands is for whoever else needs it.
+fn start<C: Cloud + 'static, D: Store + 'static, S: LogSink + 'static>(
     tasks: &mut JoinSet<()>,
     config: &Rc<Config>,
-    cloud: C,
-    sink: Option<S>,
-) -> anyhow::Result<()> {
+    parts: Parts<C, D, S>,
+) -> anyhow::Result<watch::Receiver<LinkState>> {
     let (policy, newest_policy) = watch::channel(None);
     let (requests, to_say) = mpsc::channel(link::QUEUE);
     let (unknown, to_look_up) = mpsc::channel(link::QUEUE);
@@ -88,12 +103,22 @@ fn start<C: Cloud + 'static, S: LogSink + 'static>(
         state,
     };
     tasks.spawn_local(link.run());
-    if let Some(sink) = sink {
+    if let Some(sink) = parts.sink {
         ship(tasks, config, sink, &requests, &link_state)?;
     }
-    let sync = Sync::new(cloud, Rc::clone(config), policy, requests);
+    let (wanted, wanted_lists) = watch::channel(BTreeSet::new());
+    let (keep, kept) = watch::channel(None);
+    let documents = Documents::new(parts.store.map(Rc::new), Rc::clone(config));
+    tasks.spawn_local(documents.run(wanted_lists, keep));
+    let wires = Wires {
+        policy,
+        requests,
+        wanted,
+        kept,
+    };
+    let sync = Sync::new(parts.cloud, Rc::clone(config), wires);
     tasks.spawn_local(sync.run(to_look_up));
-    Ok(())
+    Ok(link_state)
 }
 
 /// Starts one shipper for each stream.

@@ -8,6 +8,8 @@
     reason = "a test that cannot go on stops, and shows what it has"
 )]
 
+mod aws_documents;
+mod aws_instance;
 mod bad_input;
 mod gcp;
 mod new_client;

@@ -25,7 +25,7 @@ fn survives(fault: Fault, said: &str) {
     let action = if fault_action(&sidecar).is_empty() {
         "DescribeNetworkInterfaces"
     } else {
-        "DescribeSecurityGroupRules"
+        "DescribeSecurityGroups"
     };
     assert!(
         stage.cloud.double.wait_calls(action, 3, LIMIT),
@@ -67,8 +67,8 @@ fn survives(fault: Fault, said: &str) {
 
 /// Which action the sidecar complained about, when it is the one of rules.
 fn fault_action(sidecar: &Sidecar) -> &'static str {
-    if sidecar.output().contains("DescribeSecurityGroupRules") {
-        "DescribeSecurityGroupRules"
+    if sidecar.output().contains("DescribeSecurityGroups") {
+        "DescribeSecurityGroups"
     } else {
         ""
     }
@@ -77,7 +77,7 @@ fn fault_action(sidecar: &Sidecar) -> &'static str {
 #[test]
 fn a_server_error_keeps_the_last_good_policy() {
     survives(
-        Fault::lasting("DescribeSecurityGroupRules", Break::ServerError),
+        Fault::lasting("DescribeSecurityGroups", Break::ServerError),
         "InternalError",
     );
 }
@@ -85,7 +85,7 @@ fn a_server_error_keeps_the_last_good_policy() {
 #[test]
 fn a_gateway_error_without_a_word_keeps_the_last_good_policy() {
     survives(
-        Fault::lasting("DescribeSecurityGroupRules", Break::Unavailable),
+        Fault::lasting("DescribeSecurityGroups", Break::Unavailable),
         "unavailable",
     );
 }
@@ -93,7 +93,7 @@ fn a_gateway_error_without_a_word_keeps_the_last_good_policy() {
 #[test]
 fn throttling_keeps_the_last_good_policy() {
     survives(
-        Fault::lasting("DescribeSecurityGroupRules", Break::Throttled),
+        Fault::lasting("DescribeSecurityGroups", Break::Throttled),
         "throttled",
     );
 }
@@ -109,15 +109,15 @@ fn expired_credentials_keep_the_last_good_policy() {
 #[test]
 fn an_answer_cut_off_keeps_the_last_good_policy() {
     survives(
-        Fault::lasting("DescribeSecurityGroupRules", Break::Cut),
-        "DescribeSecurityGroupRules",
+        Fault::lasting("DescribeSecurityGroups", Break::Cut),
+        "DescribeSecurityGroups",
     );
 }
 
 #[test]
 fn half_an_answer_keeps_the_last_good_policy() {
     survives(
-        Fault::lasting("DescribeSecurityGroupRules", Break::Half),
+        Fault::lasting("DescribeSecurityGroups", Break::Half),
         "incomplete answer",
     );
 }
@@ -145,6 +145,7 @@ fn an_error_on_a_later_page_makes_the_whole_reading_worthless() {
         ..Fault::lasting("DescribeSecurityGroupRules", Break::ServerError)
     };
     stage.cloud.double.fail(fault);
+    stage.allow("postern:tls:f.example.com");
     sidecar
         .wait_line("DescribeSecurityGroupRules, page 2")
         .unwrap();

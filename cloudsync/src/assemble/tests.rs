@@ -35,7 +35,7 @@ fn reading(rules: Vec<DescribedRule>) -> Reading {
 }
 
 fn assembled(rules: Vec<DescribedRule>) -> Draft {
-    assemble(&reading(rules), &Preferences::default(), &[])
+    assemble(&reading(rules), &Kept::default())
 }
 
 #[test]
@@ -121,12 +121,11 @@ fn a_rule_for_icmp_carries_no_name() {
 #[test]
 fn a_group_that_cannot_be_read_is_a_fault_naming_who_uses_it() {
     let mut reading = reading(Vec::new());
-    reading.unreadable.push(crate::cloud::Unreadable {
-        gid: "sg-9".into(),
-        used_by: vec!["eni-1".into()],
-        why: "owned by 999999999999".into(),
+    reading.troubles.push(crate::cloud::Trouble {
+        object: "sg-9".into(),
+        detail: "the group is used by eni-1 and cannot be read".into(),
     });
-    let draft = assemble(&reading, &Preferences::default(), &[]);
+    let draft = assemble(&reading, &Kept::default());
     assert_eq!(draft.faults[0].kind, FaultKind::Unreadable);
     assert!(
         draft.faults[0].to_string().contains("eni-1"),
@@ -145,7 +144,13 @@ fn preferences_decide_what_an_annotation_may_be() {
         address_rules: AddressRules::Allow,
         ..Preferences::default()
     };
-    let allowed = assemble(&reading(vec![rule]), &preferences, &[]);
+    let allowed = assemble(
+        &reading(vec![rule]),
+        &Kept {
+            preferences,
+            ..Kept::default()
+        },
+    );
     assert_eq!(allowed.groups[0].rules[0].entries.len(), 1);
 }
 

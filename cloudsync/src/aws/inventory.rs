@@ -1,39 +1,56 @@
 //! Interfaces of the served VPCs: whose addresses are in which groups.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Filter, NetworkInterface, Vpc};
 use ipnet::IpNet;
+use roxmltree::Node;
 
-use super::error::{classify, incomplete};
+use super::call::Caller;
+use super::pages::{FILTER_VALUES_MAX, Listing, Pages, filter};
+use super::xml;
 use crate::cloud::{CloudError, CloudErrorKind, Interface};
 
-/// Objects to ask for at a time: the most the service gives.
-const PAGE: i32 = 1_000;
+const INTERFACES: Listing = Listing {
+    action: "DescribeNetworkInterfaces",
+    set: "networkInterfaceSet",
+};
 
-/// Values in one filter: the most the service takes.
-pub(super) const FILTER_VALUES_MAX: usize = 200;
+const VPCS: Listing = Listing {
+    action: "DescribeVpcs",
+    set: "vpcSet",
+};
 
-/// Pages after which an answer is taken for one that never ends.
-pub(super) const PAGES_MAX: u32 = 1_000;
+/// An interface and the account it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owned {
+    /// The interface.
+    pub(super) interface: Interface,
+    /// The account's id; empty when the service does not say.
+    pub(super) owner: String,
+}
 
 /// Every interface of these VPCs, and how many pages that took.
 pub(super) async fn interfaces(
-    ec2: &Client,
+    caller: &Caller,
+    pages: &Pages<Owned>,
     vpcs: &[String],
-) -> Result<(Vec<Interface>, u32), CloudError> {
-    read(ec2, vpc_filter(vpcs).into_iter().collect()).await
+) -> Result<(Vec<Owned>, u32), CloudError> {
+    let read = pages
+        .read(caller, INTERFACES, &vpc_filter(1, vpcs), owned)
+        .await?;
+    let count = u32::try_from(read.len()).unwrap_or(u32::MAX);
+    let found = read.iter().flat_map(|page| page.iter().cloned());
+    Ok((consistent(found)?, count))
 }
 
-/// The interfaces of these VPCs that have one of these addresses.
+/// The interfaces of these VPCs that have one of these addresses. There is no filter for delegated
+/// prefixes (DescribeNetworkInterfaces, API reference).
 pub(super) async fn interfaces_with(
-    ec2: &Client,
+    caller: &Caller,
     vpcs: &[String],
     addresses: &[IpAddr],
-) -> Result<Vec<Interface>, CloudError> {
-    let mut found = Vec::new();
+) -> Result<Vec<Owned>, CloudError> {
     let families = [
         (
             "addresses.private-ip-address",
@@ -41,238 +58,185 @@ pub(super) async fn interfaces_with(
         ),
         ("ipv6-addresses.ipv6-address", IpAddr::is_ipv6),
     ];
-    for (name, is_of_family) in families {
-        let values: Vec<String> = addresses
-            .iter()
-            .filter(|address| is_of_family(address))
-            .map(IpAddr::to_string)
-            .collect();
-        for values in values.chunks(FILTER_VALUES_MAX) {
-            let filter = Filter::builder()
-                .name(name)
-                .set_values(Some(values.to_vec()))
-                .build();
-            let filters = vpc_filter(vpcs).into_iter().chain([filter]).collect();
-            found.extend(read(ec2, filters).await?.0);
-        }
-    }
-    Ok(found)
-}
-
-/// Every interface that passes these filters.
-async fn read(ec2: &Client, filters: Vec<Filter>) -> Result<(Vec<Interface>, u32), CloudError> {
-    const CALL: &str = "DescribeNetworkInterfaces";
     let mut found = Vec::new();
-    let mut token = None;
-    for page in 1..=PAGES_MAX {
-        let answer = ec2
-            .describe_network_interfaces()
-            .set_filters(Some(filters.clone()).filter(|filters| !filters.is_empty()))
-            .max_results(PAGE)
-            .set_next_token(token)
-            .send()
-            .await
-            .map_err(|error| classify(CALL, page, error))?;
-        // An empty answer still has the set; one without it is half an answer.
-        let Some(interfaces) = answer.network_interfaces else {
-            return Err(incomplete(CALL, page, "networkInterfaceSet"));
-        };
-        for raw in &interfaces {
-            found.push(interface(raw).ok_or_else(|| incomplete(CALL, page, "interface id"))?);
-        }
-        token = answer.next_token.filter(|token| !token.is_empty());
-        if token.is_none() {
-            return consistent(found).map(|found| (found, page));
+    for (name, is_of_family) in families {
+        let values = addresses.iter().filter(|address| is_of_family(address));
+        let values: Vec<String> = values.map(IpAddr::to_string).collect();
+        for values in values.chunks(FILTER_VALUES_MAX) {
+            let mut arguments = vpc_filter(1, vpcs);
+            let number = if vpcs.is_empty() { 1 } else { 2 };
+            arguments.extend(filter(number, name, values));
+            let read = Pages::default()
+                .read(caller, INTERFACES, &arguments, owned)
+                .await?;
+            found.extend(read.iter().flat_map(|page| page.iter().cloned()));
         }
     }
-    Err(incomplete(CALL, PAGES_MAX, "end"))
+    consistent(found.into_iter())
 }
 
-/// One interface; `None` when it has no id.
-fn interface(raw: &NetworkInterface) -> Option<Interface> {
-    let id = raw.network_interface_id()?.to_owned();
-    let instance = raw
-        .attachment()
-        .and_then(|attachment| attachment.instance_id());
-    let secondary = raw
-        .private_ip_addresses()
-        .iter()
-        .filter_map(|found| found.private_ip_address());
-    let v6 = raw
-        .ipv6_addresses()
-        .iter()
-        .filter_map(|found| found.ipv6_address());
-    let addresses = raw
-        .private_ip_address()
+/// One interface.
+fn owned(node: Node<'_, '_>) -> Result<Owned, &'static str> {
+    let id = xml::text(node, "networkInterfaceId").ok_or("interface id")?;
+    let instance = xml::child(node, "attachment")
+        .and_then(|attachment| xml::text(attachment, "instanceId"))
+        .filter(|instance| !instance.is_empty());
+    let addresses = xml::text(node, "privateIpAddress")
         .into_iter()
-        .chain(secondary)
-        .chain(v6);
-    let v4_prefixes = raw
-        .ipv4_prefixes()
-        .iter()
-        .filter_map(|found| found.ipv4_prefix());
-    let v6_prefixes = raw
-        .ipv6_prefixes()
-        .iter()
-        .filter_map(|found| found.ipv6_prefix());
+        .chain(
+            xml::items(node, "privateIpAddressesSet")
+                .filter_map(|item| xml::text(item, "privateIpAddress")),
+        )
+        .chain(
+            xml::items(node, "ipv6AddressesSet").filter_map(|item| xml::text(item, "ipv6Address")),
+        );
+    let prefixes = xml::items(node, "ipv4PrefixSet")
+        .filter_map(|item| xml::text(item, "ipv4Prefix"))
+        .chain(xml::items(node, "ipv6PrefixSet").filter_map(|item| xml::text(item, "ipv6Prefix")));
     let mut nets: Vec<IpNet> = addresses
         .filter_map(|text| text.parse::<IpAddr>().ok().map(IpNet::from))
-        .chain(
-            v4_prefixes
-                .chain(v6_prefixes)
-                .filter_map(|text| text.parse::<IpNet>().ok()),
-        )
+        .chain(prefixes.filter_map(|text| text.parse::<IpNet>().ok()))
         .collect();
     nets.sort_unstable();
     nets.dedup();
-    let mut groups: Vec<String> = raw
-        .groups()
-        .iter()
-        .filter_map(|group| group.group_id().map(ToOwned::to_owned))
+    let mut groups: Vec<String> = xml::items(node, "groupSet")
+        .filter_map(|item| xml::text(item, "groupId").map(ToOwned::to_owned))
         .collect();
     groups.sort_unstable();
-    Some(Interface {
-        instance: instance.unwrap_or(&id).to_owned(),
-        id,
-        nets,
-        groups,
+    Ok(Owned {
+        interface: Interface {
+            instance: instance.unwrap_or(id).to_owned(),
+            id: id.to_owned(),
+            nets,
+            groups,
+        },
+        owner: xml::text(node, "ownerId").unwrap_or_default().to_owned(),
     })
 }
 
 /// Refuses a reading in which something moved from one page to the next: one interface in two
-/// states, or an address that two instances have at once within what one page after the other
+/// states, or an address that two interfaces have at once within what one page after the other
 /// said.
-fn consistent(found: Vec<Interface>) -> Result<Vec<Interface>, CloudError> {
-    let mut by_id: BTreeMap<String, Interface> = BTreeMap::new();
-    for interface in found {
-        let before = by_id.insert(interface.id.clone(), interface);
+pub(super) fn consistent(found: impl Iterator<Item = Owned>) -> Result<Vec<Owned>, CloudError> {
+    let mut by_id: BTreeMap<String, Owned> = BTreeMap::new();
+    for owned in found {
+        let before = by_id.insert(owned.interface.id.clone(), owned);
         let Some(before) = before else { continue };
-        if by_id.get(&before.id) != Some(&before) {
+        let id = &before.interface.id;
+        if by_id.get(id).map(|now| &now.interface) != Some(&before.interface) {
             return Err(CloudError {
-                call: "DescribeNetworkInterfaces".to_owned(),
+                call: INTERFACES.action.to_owned(),
                 kind: CloudErrorKind::Inconsistent,
-                detail: format!("{} is on two pages in two states", before.id),
+                detail: format!("{id} is on two pages in two states"),
             });
         }
     }
     Ok(by_id.into_values().collect())
 }
 
-/// Puts interfaces just looked up in place of what was known of them and of their addresses.
-pub(super) fn merge(known: &mut Vec<Interface>, found: Vec<Interface>) {
-    let taken: HashMap<IpNet, &str> = found
-        .iter()
-        .flat_map(|interface| {
-            interface
-                .nets
-                .iter()
-                .map(|net| (*net, interface.id.as_str()))
-        })
-        .collect();
-    known.retain_mut(|interface| {
-        interface.nets.retain(|net| !taken.contains_key(net));
-        !found.iter().any(|new| new.id == interface.id)
-    });
-    known.extend(found);
-    known.sort_unstable();
-}
-
 /// Every network of these VPCs, both families.
-pub(super) async fn networks(ec2: &Client, vpcs: &[String]) -> Result<Vec<IpNet>, CloudError> {
-    const CALL: &str = "DescribeVpcs";
-    let mut networks = Vec::new();
-    let mut token = None;
-    for page in 1..=PAGES_MAX {
-        let answer = ec2
-            .describe_vpcs()
-            .set_filters(vpc_filter(vpcs).map(|filter| vec![filter]))
-            .max_results(PAGE)
-            .set_next_token(token)
-            .send()
-            .await
-            .map_err(|error| classify(CALL, page, error))?;
-        let Some(found) = answer.vpcs else {
-            return Err(incomplete(CALL, page, "vpcSet"));
-        };
-        networks.extend(found.iter().flat_map(networks_of));
-        token = answer.next_token.filter(|token| !token.is_empty());
-        if token.is_none() {
-            networks.sort_unstable();
-            networks.dedup();
-            return Ok(networks);
-        }
-    }
-    Err(incomplete(CALL, PAGES_MAX, "end"))
+pub(super) async fn networks(caller: &Caller, vpcs: &[String]) -> Result<Vec<IpNet>, CloudError> {
+    let read = Pages::default()
+        .read(caller, VPCS, &vpc_filter(1, vpcs), |node| {
+            Ok(networks_of(node))
+        })
+        .await?;
+    let networks = read.iter().flat_map(|page| page.iter().flatten());
+    let mut networks: Vec<IpNet> = networks.copied().collect();
+    networks.sort_unstable();
+    networks.dedup();
+    Ok(networks)
 }
 
-/// The networks of one VPC.
-fn networks_of(vpc: &Vpc) -> impl Iterator<Item = IpNet> {
-    let v4 = vpc
-        .cidr_block_association_set()
-        .iter()
-        .filter_map(|found| found.cidr_block());
-    let v6 = vpc
-        .ipv6_cidr_block_association_set()
-        .iter()
-        .filter_map(|found| found.ipv6_cidr_block());
-    vpc.cidr_block()
+/// The networks of one VPC, those being taken away left out.
+fn networks_of(vpc: Node<'_, '_>) -> Vec<IpNet> {
+    let blocks = |set: &'static str, block: &'static str, state: &'static str| {
+        xml::items(vpc, set)
+            .filter(move |item| {
+                let state = xml::child(*item, state).and_then(|state| xml::text(state, "state"));
+                state.is_none_or(|state| state == "associated")
+            })
+            .filter_map(move |item| xml::text(item, block))
+    };
+    xml::text(vpc, "cidrBlock")
         .into_iter()
-        .chain(v4)
-        .chain(v6)
+        .chain(blocks(
+            "cidrBlockAssociationSet",
+            "cidrBlock",
+            "cidrBlockState",
+        ))
+        .chain(blocks(
+            "ipv6CidrBlockAssociationSet",
+            "ipv6CidrBlock",
+            "ipv6CidrBlockState",
+        ))
         .filter_map(|text| text.parse().ok())
+        .collect()
 }
 
 /// A filter for these VPCs; none for all.
-fn vpc_filter(vpcs: &[String]) -> Option<Filter> {
-    let filter = Filter::builder()
-        .name("vpc-id")
-        .set_values(Some(vpcs.to_vec()))
-        .build();
-    (!vpcs.is_empty()).then_some(filter)
+fn vpc_filter(number: usize, vpcs: &[String]) -> Vec<(String, String)> {
+    if vpcs.is_empty() {
+        return Vec::new();
+    }
+    filter(number, "vpc-id", vpcs.iter().map(String::as_str))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn interface(id: &str, net: &str) -> Interface {
-        Interface {
-            id: id.into(),
-            instance: format!("i-{id}"),
-            nets: vec![net.parse().unwrap()],
-            groups: vec!["sg-1".into()],
-        }
+    fn read(item: &str) -> Owned {
+        let document = roxmltree::Document::parse(item).unwrap();
+        owned(document.root_element()).unwrap()
+    }
+
+    #[test]
+    fn every_kind_of_address_is_read() {
+        let found = read(
+            "<item><networkInterfaceId>eni-1</networkInterfaceId><ownerId>222222222222</ownerId>\
+             <attachment><instanceId>i-1</instanceId></attachment><privateIpAddress>10.0.0.5</privateIpAddress>\
+             <privateIpAddressesSet><item><privateIpAddress>10.0.0.5</privateIpAddress></item>\
+             <item><privateIpAddress>10.0.0.6</privateIpAddress></item></privateIpAddressesSet>\
+             <ipv6AddressesSet><item><ipv6Address>2001:db8::5</ipv6Address></item></ipv6AddressesSet>\
+             <ipv4PrefixSet><item><ipv4Prefix>10.0.1.16/28</ipv4Prefix></item></ipv4PrefixSet>\
+             <ipv6PrefixSet><item><ipv6Prefix>2001:db8:0:0:1::/80</ipv6Prefix></item></ipv6PrefixSet>\
+             <groupSet><item><groupId>sg-2</groupId></item><item><groupId>sg-1</groupId></item></groupSet></item>",
+        );
+        let nets: Vec<String> = found
+            .interface
+            .nets
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            nets,
+            [
+                "10.0.0.5/32",
+                "10.0.0.6/32",
+                "10.0.1.16/28",
+                "2001:db8::5/128",
+                "2001:db8:0:0:1::/80"
+            ]
+        );
+        assert_eq!(found.interface.instance, "i-1");
+        assert_eq!(found.interface.groups, ["sg-1", "sg-2"]);
+        assert_eq!(found.owner, "222222222222");
     }
 
     #[test]
     fn an_interface_in_two_states_is_no_reading() {
-        let same = vec![
-            interface("eni-1", "10.0.0.5/32"),
-            interface("eni-1", "10.0.0.5/32"),
-        ];
-        assert_eq!(consistent(same).unwrap().len(), 1);
-        let moved = vec![
-            interface("eni-1", "10.0.0.5/32"),
-            interface("eni-1", "10.0.0.6/32"),
-        ];
+        let interface = |address: &str| {
+            read(&format!(
+                "<item><networkInterfaceId>eni-1</networkInterfaceId><privateIpAddress>{address}</privateIpAddress></item>"
+            ))
+        };
+        let same = [interface("10.0.0.5"), interface("10.0.0.5")];
+        assert_eq!(consistent(same.into_iter()).unwrap().len(), 1);
+        let moved = [interface("10.0.0.5"), interface("10.0.0.6")];
         assert_eq!(
-            consistent(moved).unwrap_err().kind,
+            consistent(moved.into_iter()).unwrap_err().kind,
             CloudErrorKind::Inconsistent
         );
-    }
-
-    #[test]
-    fn an_address_looked_up_leaves_its_former_owner() {
-        let mut known = vec![
-            interface("eni-1", "10.0.0.5/32"),
-            interface("eni-2", "10.0.0.6/32"),
-        ];
-        merge(&mut known, vec![interface("eni-3", "10.0.0.5/32")]);
-        let owners: Vec<&str> = known
-            .iter()
-            .filter(|found| found.nets.contains(&"10.0.0.5/32".parse().unwrap()))
-            .map(|found| found.id.as_str())
-            .collect();
-        assert_eq!(owners, ["eni-3"]);
     }
 }

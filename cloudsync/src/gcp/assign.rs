@@ -1,6 +1,6 @@
 //! Who is in which group: what a list of rules means for a list of machines. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use policy::annotation::Standing;
@@ -93,8 +93,7 @@ pub(super) fn reading(parts: Parts<'_>) -> Reading {
             .collect(),
         interfaces,
         served,
-        unreadable: Vec::new(),
-        lists: BTreeMap::new(),
+        troubles: Vec::new(),
     }
 }
 

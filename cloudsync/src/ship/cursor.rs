@@ -1,13 +1,14 @@
 //! How far each stream is, on disk.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ipc::record::Stream;
 use serde::{Deserialize, Serialize};
+
+use crate::durable;
 
 /// The file, under the state folder.
 const FILE: &str = "cursor.json";
@@ -121,7 +122,7 @@ impl Cursor {
 
     fn store(&mut self, content: Content) -> Result<(), CursorError> {
         let path = self.folder.join(FILE);
-        write_durably(&self.folder, &path, &content).map_err(|source| CursorError {
+        durable::write(&self.folder, &path, &content).map_err(|source| CursorError {
             operation: "writing",
             path,
             source,
@@ -129,22 +130,6 @@ impl Cursor {
         self.content = content;
         Ok(())
     }
-}
-
-/// Replaces the file whole: a new one is written, on disk before it takes the old one's name, and
-/// the folder that says so after it.
-fn write_durably(folder: &Path, path: &Path, content: &Content) -> io::Result<()> {
-    let fresh = path.with_extension("json.new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
-    file.write_all(&serde_json::to_vec(content)?)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -64,6 +64,7 @@ fn setup(sink: Recorder) -> Setup {
         connected: true,
         appliance: Some("fw".into()),
         adopted: None,
+        primed: false,
     };
     let (link, watching) = watch::channel(state);
     let shipper = Shipper {

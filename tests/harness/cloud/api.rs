@@ -256,10 +256,59 @@ impl Api {
         Ok(text)
     }
 
+    /// Puts an SSM parameter, replacing it.
+    pub fn parameter(&self, name: &str, value: &str) -> Result<()> {
+        let request = json!({"Name": name, "Value": value, "Type": "String", "Overwrite": true});
+        self.json("ssm", "AmazonSSM.PutParameter", &request)
+            .map(drop)
+    }
+
+    /// Deletes an SSM parameter.
+    pub fn delete_parameter(&self, name: &str) -> Result<()> {
+        self.json("ssm", "AmazonSSM.DeleteParameter", &json!({"Name": name}))
+            .map(drop)
+    }
+
+    /// Makes a secret.
+    pub fn secret(&self, name: &str, text: &str) -> Result<()> {
+        let request = json!({"Name": name, "SecretString": text});
+        self.json("secretsmanager", "secretsmanager.CreateSecret", &request)
+            .map(drop)
+    }
+
+    /// A new Elastic IP with this tag; its allocation.
+    pub fn elastic_ip(&self, tag: &str) -> Result<String> {
+        let allocation = self.ec2_id("AllocateAddress", &[("Domain", "vpc")], "allocationId")?;
+        let tagged = [
+            ("ResourceId.1", allocation.as_str()),
+            ("Tag.1.Key", tag),
+            ("Tag.1.Value", "egress"),
+        ];
+        self.ec2("CreateTags", &tagged)?;
+        Ok(allocation)
+    }
+
+    /// The interface that an Elastic IP is on; none when it is free.
+    pub fn interface_of(&self, allocation: &str) -> Result<Option<String>> {
+        let answer = self.ec2("DescribeAddresses", &[("AllocationId.1", allocation)])?;
+        let interface = text_of(&answer, "networkInterfaceId").unwrap_or_default();
+        Ok(Some(interface.to_owned()).filter(|interface| !interface.is_empty()))
+    }
+
+    /// Days that a log group keeps its lines.
+    pub fn retention(&self, group: &str) -> Result<Option<u64>> {
+        let answer = self.logs("DescribeLogGroups", &json!({"logGroupNamePrefix": group}))?;
+        Ok(answer["logGroups"][0]["retentionInDays"].as_u64())
+    }
+
     fn logs(&self, action: &str, request: &Value) -> Result<Value> {
-        let target = format!("Logs_20140328.{action}");
+        self.json("logs", &format!("Logs_20140328.{action}"), request)
+    }
+
+    fn json(&self, service: &str, target: &str, request: &Value) -> Result<Value> {
+        let action = target;
         let body = request.to_string().into_bytes();
-        let answer = self.call("logs", "application/x-amz-json-1.1", Some(&target), body)?;
+        let answer = self.call(service, "application/x-amz-json-1.1", Some(target), body)?;
         let value: Value = serde_json::from_slice(&answer.body).with_context(|| answer.text())?;
         if answer.status() != 200 {
             let code = value["__type"].as_str().unwrap_or_default();

@@ -119,6 +119,15 @@ impl DaemonDouble {
         Ok(())
     }
 
+    /// Says that the names of a policy are known.
+    pub fn primed(&self, generation: u64) -> Result<()> {
+        let event = Message::Event(Event::Primed { generation });
+        for peer in &mut self.heard().peers {
+            ipc::framing::write(peer, &event, PUBLISH_BYTES_MAX)?;
+        }
+        Ok(())
+    }
+
     /// Every publication so far.
     pub fn published(&self) -> Vec<Published> {
         self.heard().published.clone()

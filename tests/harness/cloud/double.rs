@@ -1,6 +1,6 @@
 //! The proxy in front of moto: one thread per connection, one exchange per connection.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,6 +43,10 @@ struct State {
     throttled: u32,
     refused: Vec<String>,
     acknowledged: HashSet<String>,
+    used: BTreeSet<String>,
+    denied: BTreeSet<String>,
+    foreign: HashMap<String, String>,
+    launches: BTreeSet<[String; 3]>,
 }
 
 /// The running proxy; its threads end with the process.
@@ -118,6 +122,38 @@ impl Double {
         self.state().calls.get(action).copied().unwrap_or_default()
     }
 
+    /// Every IAM action that was called and not denied, such as `ec2:DescribeVpcs`.
+    pub fn used(&self) -> BTreeSet<String> {
+        self.state().used.clone()
+    }
+
+    /// Denies an IAM action from now on, or no longer.
+    pub fn deny(&self, permission: &str, denied: bool) {
+        let mut state = self.state();
+        if denied {
+            state.denied.insert(permission.to_owned());
+        } else {
+            state.denied.remove(permission);
+        }
+    }
+
+    /// Has a parameter or secret of another account, which answers to its ARN in its own region alone.
+    pub fn foreign(&self, arn: &str, body: &str) {
+        self.state().foreign.insert(arn.to_owned(), body.to_owned());
+    }
+
+    /// Has an autoscaling group wait for the launch hook of an instance.
+    pub fn launching(&self, group: &str, hook: &str, instance: &str) {
+        let launch = [group, hook, instance].map(ToOwned::to_owned);
+        self.state().launches.insert(launch);
+    }
+
+    /// Whether a launch waits still.
+    pub fn is_launching(&self, instance: &str) -> bool {
+        let state = self.state();
+        state.launches.iter().any(|launch| launch[2] == instance)
+    }
+
     /// How many calls were throttled because a bucket was empty.
     pub fn throttled(&self) -> u32 {
         self.state().throttled
@@ -155,14 +191,56 @@ impl Double {
 
     /// The answer, and whether it is to be cut on its way.
     fn answer(&self, request: &Message) -> Result<(Message, Option<Break>)> {
+        let service = service_of(request);
         let target = request
             .headers
             .get("x-amz-target")
             .and_then(|target| target.split('.').nth(1));
-        match target {
-            Some(action) => self.logs(action, request),
-            None => self.ec2(request),
+        match (service.as_str(), target) {
+            (_, Some(action)) => self.json(&service, action, request),
+            ("ec2", None) => self.ec2(request),
+            (_, None) => self.query(&service, request),
         }
+    }
+
+    /// A service of the Query protocol that does not page here.
+    fn query(&self, service: &str, request: &Message) -> Result<(Message, Option<Break>)> {
+        let arguments = form(&request.body);
+        let found = arguments.iter().find(|(key, _)| key == "Action");
+        let action = found.map(|(_, value)| value.clone()).unwrap_or_default();
+        if let Some(refusal) = self.gate(service, &action, false, None) {
+            return Ok((refusal, None));
+        }
+        let fault = self.fault(&action, 1);
+        if let Some(broken) = fault.and_then(|how| error(false, how)) {
+            return Ok((broken, None));
+        }
+        if action == "CompleteLifecycleAction" {
+            return Ok((self.complete(&arguments), fault));
+        }
+        Ok((exchange(self.moto, request)?, fault))
+    }
+
+    /// moto answers this one with 500; the service takes it once for each launch that waits.
+    fn complete(&self, arguments: &[(String, String)]) -> Message {
+        let argument = |name: &str| {
+            let found = arguments.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        let launch = ["AutoScalingGroupName", "LifecycleHookName", "InstanceId"].map(argument);
+        let instance = launch[2].clone();
+        let result = argument("LifecycleActionResult");
+        if !["CONTINUE", "ABANDON"].contains(&result.as_str()) {
+            return scaling_error("Lifecycle action result must be CONTINUE or ABANDON");
+        }
+        if !self.state().launches.remove(&launch) {
+            return scaling_error(&format!(
+                "No active Lifecycle Action found with instance ID {instance}"
+            ));
+        }
+        let body = "<CompleteLifecycleActionResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+                    <CompleteLifecycleActionResult/></CompleteLifecycleActionResponse>";
+        Message::answer(200, "text/xml", body)
     }
 
     fn ec2(&self, request: &Message) -> Result<(Message, Option<Break>)> {
@@ -174,7 +252,7 @@ impl Double {
                 .map(|(_, value)| value.as_str())
         };
         let action = argument("Action").unwrap_or_default().to_owned();
-        if let Some(refusal) = self.gate(&action, false, limits::ec2(&arguments)) {
+        if let Some(refusal) = self.gate("ec2", &action, false, limits::ec2(&arguments)) {
             return Ok((refusal, None));
         }
         let token = argument("NextToken")
@@ -217,16 +295,24 @@ impl Double {
         Ok((answer, fault))
     }
 
-    fn logs(&self, action: &str, request: &Message) -> Result<(Message, Option<Break>)> {
+    fn json(
+        &self,
+        service: &str,
+        action: &str,
+        request: &Message,
+    ) -> Result<(Message, Option<Break>)> {
         let refusal = (action == "PutLogEvents")
             .then(|| limits::put_log_events(&request.body))
             .flatten();
-        if let Some(refusal) = self.gate(action, true, refusal) {
+        if let Some(refusal) = self.gate(service, action, true, refusal) {
             return Ok((refusal, None));
         }
         let fault = self.fault(action, 1);
         if let Some(broken) = fault.and_then(|how| error(true, how)) {
             return Ok((broken, None));
+        }
+        if let Some(answer) = self.document(request) {
+            return Ok((answer, fault));
         }
         let mut answer = exchange(self.moto, request)?;
         if action == "PutLogEvents" && answer.status() == 200 {
@@ -242,9 +328,38 @@ impl Double {
         Ok((answer, fault))
     }
 
+    /// A document of another account, asked for where it is.
+    fn document(&self, request: &Message) -> Option<Message> {
+        let asked: Value = serde_json::from_slice(&request.body).ok()?;
+        let arn = asked["Name"].as_str().or(asked["SecretId"].as_str())?;
+        let body = self.state().foreign.get(arn)?.clone();
+        let signed_for = request.headers.get("authorization")?.split('/').nth(2)?;
+        if arn.split(':').nth(3) != Some(signed_for) {
+            let words = format!("{arn} asked for in {signed_for}");
+            return Some(logs_error(400, "ValidationException", &words));
+        }
+        let value = serde_json::json!({"Parameter": {"Value": body}, "SecretString": body});
+        Some(Message::answer(
+            200,
+            "application/x-amz-json-1.1",
+            value.to_string(),
+        ))
+    }
+
     /// Counts the call, and refuses it when it is over a limit or a bucket is empty.
-    fn gate(&self, action: &str, is_logs: bool, refusal: Option<Message>) -> Option<Message> {
+    fn gate(
+        &self,
+        service: &str,
+        action: &str,
+        is_logs: bool,
+        refusal: Option<Message>,
+    ) -> Option<Message> {
         *self.state().calls.entry(action.to_owned()).or_default() += 1;
+        let permission = format!("{service}:{action}");
+        if self.state().denied.contains(&permission) {
+            return Some(denied(is_logs, &permission));
+        }
+        self.state().used.insert(permission);
         if let Some(refusal) = refusal {
             self.state()
                 .refused
@@ -297,6 +412,34 @@ impl Double {
         }
         true
     }
+}
+
+/// The service a request was signed for: `Credential=key/date/region/service/aws4_request`.
+fn service_of(request: &Message) -> String {
+    let scope = request.headers.get("authorization");
+    let service = scope.and_then(|scope| scope.split('/').nth(3));
+    service.unwrap_or("ec2").to_owned()
+}
+
+/// What a caller without the permission is told.
+fn denied(is_json: bool, permission: &str) -> Message {
+    let words = format!("not authorized to perform: {permission}");
+    if is_json {
+        logs_error(400, "AccessDeniedException", &words)
+    } else if permission.starts_with("ec2:") {
+        ec2_error(403, "UnauthorizedOperation", &words)
+    } else {
+        ec2_error(403, "AccessDenied", &words)
+    }
+}
+
+/// An error as Auto Scaling writes it.
+fn scaling_error(words: &str) -> Message {
+    let body = format!(
+        "<ErrorResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\"><Error><Type>Sender</Type>\
+         <Code>ValidationError</Code><Message>{words}</Message></Error></ErrorResponse>"
+    );
+    Message::answer(400, "text/xml", body)
 }
 
 /// One page of a whole answer; its token carries the number of the next page in front of the id.

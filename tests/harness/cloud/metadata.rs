@@ -17,17 +17,26 @@ const MAC: &str = "02:00:00:00:00:01";
 pub struct Metadata {
     address: SocketAddr,
     vpc: String,
+    instance: String,
+    interface: String,
 }
 
 impl Metadata {
     /// The metadata of an instance in this VPC.
     pub fn start(vpc: &str) -> Result<Self> {
+        Self::of(vpc, "i-0123456789abcdef0", "eni-0123456789abcdef0")
+    }
+
+    /// The metadata of this instance, whose first interface is this one and has no public address.
+    pub fn of(vpc: &str, instance: &str, interface: &str) -> Result<Self> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on loopback")?;
         let address = listener.local_addr().context("its address")?;
         let this = Self {
             address,
             vpc: vpc.to_owned(),
+            instance: instance.to_owned(),
+            interface: interface.to_owned(),
         };
         let server = this.clone();
         std::thread::spawn(move || {
@@ -76,11 +85,18 @@ impl Metadata {
         {
             return Message::answer(401, "text/plain", "");
         }
-        let vpc_path = format!("/latest/meta-data/network/interfaces/macs/{MAC}/vpc-id");
+        let of_interface = format!("/latest/meta-data/network/interfaces/macs/{MAC}/");
+        if let Some(what) = path.strip_prefix(&of_interface) {
+            return match what {
+                "vpc-id" => text(&self.vpc),
+                "interface-id" => text(&self.interface),
+                _ => Message::answer(404, "text/plain", ""),
+            };
+        }
         match path {
             "/latest/meta-data/mac" => text(MAC),
             "/latest/meta-data/placement/region" => text(REGION),
-            _ if path == vpc_path => text(&self.vpc),
+            "/latest/meta-data/instance-id" => text(&self.instance),
             _ => Message::answer(404, "text/plain", ""),
         }
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::{python, wait};
 
 /// The version the double's corrections were measured against.
-const REQUIREMENT: &str = "moto[server,ec2,logs]==5.2.5";
+const REQUIREMENT: &str = "moto[server,ec2,logs,ssm,secretsmanager,autoscaling]==5.2.5";
 
 /// A running `moto_server`; killed when dropped, or when this process dies.
 #[derive(Debug)]
