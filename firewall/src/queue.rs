@@ -463,7 +463,12 @@ impl Worker {
                 }
                 // A report lost here is repeated with the client's next SYN.
                 Output::UnknownClient(client) => drop(self.surroundings.unknown.try_send(client)),
-                Output::Record(record) => self.record(record, policy),
+                Output::Record(record) => {
+                    self.note(&record);
+                    self.log(record, policy);
+                }
+                Output::Claimed(record) => self.note(&record),
+                Output::Session(record) => self.log(record, policy),
             }
         }
         self.answer();
@@ -475,7 +480,8 @@ impl Worker {
         }
     }
 
-    fn record(&self, record: Box<FlowRecord>, policy: &Snapshot) {
+    /// Counts a decision, and has an allowed flow remembered until it ends.
+    fn note(&self, record: &FlowRecord) {
         self.surroundings.tally.count(&record.outcome);
         let allowed_claim = record.is_allowed() && record.category == Category::Client;
         if allowed_claim {
@@ -495,12 +501,15 @@ impl Worker {
             if !self
                 .surroundings
                 .flows
-                .send(FlowEvent::Allowed(record.clone()))
+                .send(FlowEvent::Allowed(Box::new(record.clone())))
             {
                 self.surroundings.tally.count_flows_forgotten(1);
                 self.surroundings.log.note_unseen(Stream::End, 1);
             }
         }
+    }
+
+    fn log(&self, record: Box<FlowRecord>, policy: &Snapshot) {
         let wanted = match policy.preferences().flow_log_verbosity {
             FlowLogVerbosity::Full => true,
             FlowLogVerbosity::Sessions => {

@@ -181,8 +181,10 @@ impl Namespace {
         let namespace = File::open(&path).with_context(|| format!("opening {path}"))?;
         let (entered, inside) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            // The receiver waits for this word.
-            drop(entered.send(setns(namespace, CloneFlags::CLONE_NEWNET)));
+            match entered.send(setns(namespace, CloneFlags::CLONE_NEWNET)) {
+                // The receiver waits for this word.
+                Ok(()) | Err(_) => {}
+            }
             work()
         });
         inside

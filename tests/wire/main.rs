@@ -44,6 +44,7 @@ mod reload;
 mod restart;
 mod segmentation;
 mod server_side;
+mod sessions;
 mod ssh;
 mod start;
 mod supervised;

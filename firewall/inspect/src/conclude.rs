@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use policy::preferences::FlowLogVerbosity;
 use policy::{AppProto, Reason, Transport};
 
 use crate::claim::Claim;
@@ -63,6 +64,69 @@ impl Inspector {
         ruling: &Ruling,
         facts: &Facts,
     ) {
+        if let Some(record) = self.record(env, key, category, ruling, facts) {
+            self.outputs.push_back(Output::Record(record));
+        }
+    }
+
+    /// Logs an allowed claim whose server has still to answer. Where one line is wanted for both,
+    /// it is handed back, to be logged with the answer.
+    pub(crate) fn log_claim(
+        &mut self,
+        env: &Env<'_>,
+        key: &FlowKey,
+        ruling: &Ruling,
+        facts: &Facts,
+    ) -> Option<Box<FlowRecord>> {
+        let record = self.record(env, key, Category::Client, ruling, facts)?;
+        if env.policy.preferences().flow_log_verbosity != FlowLogVerbosity::Sessions {
+            self.outputs.push_back(Output::Record(record));
+            return None;
+        }
+        self.outputs.push_back(Output::Claimed(record.clone()));
+        Some(record)
+    }
+
+    /// Logs the line that a claim has been waiting with, with what the server chose.
+    pub(crate) fn log_session(&mut self, session: Option<Box<FlowRecord>>, server: &Facts) {
+        let Some(mut record) = session else { return };
+        if !server.proto_v.is_empty() {
+            record.proto_v = server.proto_v;
+        }
+        record.pqc = server.pqc;
+        if server.dhost.is_some() {
+            record.dhost.clone_from(&server.dhost);
+        }
+        if server.http.is_some() {
+            record.http.clone_from(&server.http);
+        }
+        self.outputs.push_back(Output::Session(record));
+    }
+
+    /// Logs a claim that no server has answered.
+    fn log_unanswered(&mut self, flow: &mut Flow) {
+        let session = match &mut flow.stage {
+            Stage::Conversing(talk) => talk.session.take(),
+            Stage::Http(http) => http.session.take(),
+            Stage::HeldSyn { .. }
+            | Stage::AwaitingSynAck
+            | Stage::AwaitingClient
+            | Stage::AwaitingBinding { .. }
+            | Stage::Moving => None,
+        };
+        if let Some(record) = session {
+            self.outputs.push_back(Output::Session(record));
+        }
+    }
+
+    fn record(
+        &mut self,
+        env: &Env<'_>,
+        key: &FlowKey,
+        category: Category,
+        ruling: &Ruling,
+        facts: &Facts,
+    ) -> Option<Box<FlowRecord>> {
         let mut suppressed = 0;
         if !ruling.is_allowed() {
             self.counters.refused = self.counters.refused.wrapping_add(1);
@@ -71,7 +135,7 @@ impl Inspector {
                 Some(count) => suppressed = count,
                 None => {
                     self.counters.suppressed = self.counters.suppressed.wrapping_add(1);
-                    return;
+                    return None;
                 }
             }
         }
@@ -81,7 +145,7 @@ impl Inspector {
         } else {
             (key.server, key.client)
         };
-        let record = FlowRecord {
+        Some(Box::new(FlowRecord {
             unix_ms: env.now.unix_ms,
             category,
             outcome: ruling.outcome,
@@ -103,8 +167,7 @@ impl Inspector {
             http: facts.http.clone(),
             also: facts.also.clone(),
             suppressed,
-        };
-        self.outputs.push_back(Output::Record(Box::new(record)));
+        }))
     }
 
     fn policy_id(&mut self, env: &Env<'_>) -> Arc<str> {
@@ -177,7 +240,10 @@ impl Inspector {
         self.end(env, flow, Fate::Closed);
     }
 
-    fn end(&mut self, env: &Env<'_>, flow: Box<Flow>, fate: Fate) {
+    fn end(&mut self, env: &Env<'_>, mut flow: Box<Flow>, fate: Fate) {
+        if fate != Fate::Refused {
+            self.log_unanswered(&mut flow);
+        }
         if let Some(lookups) = flow.lookups() {
             self.waiting.remove(lookups, &flow.key);
         }
@@ -187,6 +253,7 @@ impl Inspector {
 
     /// Forgets a flow without a trace, because its 5-tuple begins anew.
     pub(crate) fn abandon(&mut self, mut flow: Box<Flow>) {
+        self.log_unanswered(&mut flow);
         self.drop_held(&mut flow);
         if let Some(lookups) = flow.lookups() {
             self.waiting.remove(lookups, &flow.key);

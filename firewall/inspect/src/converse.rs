@@ -73,7 +73,9 @@ impl Inspector {
                 would_reason: None,
                 ..talk.ruling.clone()
             };
-            self.log(env, &flow.key, Category::Server, &server, &talk.facts());
+            let facts = talk.facts();
+            self.log(env, &flow.key, Category::Server, &server, &facts);
+            self.log_session(talk.session.take(), &facts);
         }
         if talk.protected_client && talk.protected_server && talk.answered {
             flow.stage = Stage::Conversing(talk);
@@ -122,7 +124,7 @@ impl Inspector {
         &mut self,
         env: &Env<'_>,
         mut flow: Box<Flow>,
-        talk: Box<Conversing>,
+        mut talk: Box<Conversing>,
         side: Side,
         reason: Reason,
     ) {
@@ -134,6 +136,11 @@ impl Inspector {
         let is_lenient = talk.is_lenient;
         let ruling = talk.ruling.clone();
         let answered = talk.answered;
+        let session = if is_lenient {
+            talk.session.take()
+        } else {
+            None
+        };
         flow.stage = Stage::Conversing(talk);
         if is_lenient {
             // Any bytes may pass here, and these are no longer ones we can follow.
@@ -143,6 +150,7 @@ impl Inspector {
                     ..ruling
                 };
                 self.log(env, &flow.key, Category::Server, &server, &facts);
+                self.log_session(session, &facts);
             }
             return self.hand_over(env, flow, side);
         }

@@ -18,7 +18,7 @@ use crate::http;
 use crate::inspector::Inspector;
 use crate::judge::judge;
 use crate::progress::Progress;
-use crate::record::Category;
+use crate::record::{Category, FlowRecord};
 use crate::ruling::Ruling;
 use crate::stage::{Flow, Stage};
 
@@ -36,6 +36,8 @@ pub(crate) struct HttpFlow {
     body_left: usize,
     requests: usize,
     answered: bool,
+    /// The first request's line, where it waits for its answer.
+    pub(crate) session: Option<Box<FlowRecord>>,
 }
 
 /// What a request head is refused for, or the size of the body that follows it.
@@ -67,7 +69,11 @@ fn body_bytes(head: &[u8], request: &http::Request) -> Option<usize> {
 
 impl HttpFlow {
     /// A flow whose first request has been allowed and logged.
-    pub(crate) const fn new(ruling: Ruling, facts: Facts) -> Self {
+    pub(crate) const fn new(
+        ruling: Ruling,
+        facts: Facts,
+        session: Option<Box<FlowRecord>>,
+    ) -> Self {
         Self {
             ruling,
             facts,
@@ -75,6 +81,7 @@ impl HttpFlow {
             body_left: 0,
             requests: 0,
             answered: false,
+            session,
         }
     }
 
@@ -127,6 +134,7 @@ impl Inspector {
                         record.code = Some(code);
                     }
                     self.log(env, &flow.key, Category::Server, &http.ruling, &facts);
+                    self.log_session(http.session.take(), &facts);
                     flow.server.stream.stop_inspecting();
                 }
             }

@@ -4,6 +4,7 @@ use policy::preferences::{Ech, PlaintextHttp};
 use policy::{AppProto, Kind, Name, Reason, Transport};
 
 use crate::claim::{Candidate, Claim, Message};
+use crate::conclude::Facts;
 use crate::env::Env;
 use crate::flow::{FlowKey, Side};
 use crate::http_flow::HttpFlow;
@@ -262,21 +263,8 @@ impl Inspector {
         judgement: Judgement,
         rescued: bool,
     ) {
-        let mut facts = claim.facts();
         // Its SYN was, or this very claim.
-        let at_the_gate = flow.rescued;
-        facts.rescued = rescued || at_the_gate;
-        if let Some(candidate) = judgement.candidates.first() {
-            facts.dhost = Some(candidate.name.as_str().into());
-        }
-        if let Some(others) = judgement
-            .candidates
-            .get(1..)
-            .filter(|rest| !rest.is_empty())
-        {
-            let names = others.iter().map(|other| other.name.as_str().into());
-            facts.also = Some(names.collect());
-        }
+        let facts = facts_of(&claim, &judgement, rescued || flow.rescued);
         let Judgement {
             ruling,
             is_lenient,
@@ -289,7 +277,7 @@ impl Inspector {
             flow.stage = Stage::AwaitingClient;
             return self.refuse(env, flow, Category::Client, &ruling, &facts);
         }
-        if rescued && !at_the_gate {
+        if rescued && !flow.rescued {
             self.counters.rescued = self.counters.rescued.wrapping_add(1);
         }
         let is_sound = claim.fault.is_none();
@@ -297,31 +285,46 @@ impl Inspector {
             Message::Tls(hello) => Some(Machine::tls(*hello)),
             Message::Ssh if is_sound => Some(Machine::ssh(candidates)),
             Message::Http(_) if is_sound && !is_lenient => {
-                self.log(env, &flow.key, Category::Client, &ruling, &facts);
-                flow.stage = Stage::Http(Box::new(HttpFlow::new(ruling, facts)));
+                let session = self.log_claim(env, &flow.key, &ruling, &facts);
+                flow.stage = Stage::Http(Box::new(HttpFlow::new(ruling, facts, session)));
                 return self.advance_http(env, flow, Side::Client);
             }
             Message::Ssh | Message::Http(_) | Message::Opaque => None,
         };
-        self.log(env, &flow.key, Category::Client, &ruling, &facts);
         let Some(machine) = machine else {
+            self.log(env, &flow.key, Category::Client, &ruling, &facts);
             flow.stage = Stage::AwaitingClient;
             return self.hand_over(env, flow, Side::Client);
         };
+        let session = self.log_claim(env, &flow.key, &ruling, &facts);
         let read_client = machine.starts_at();
         flow.client.stream.release_to(read_client);
         flow.stage = Stage::Conversing(Box::new(Conversing {
             machine,
             ruling,
             is_lenient,
-            rescued: rescued || at_the_gate,
+            rescued: facts.rescued,
             answered: false,
             read_client,
             read_server: 0,
             protected_client: false,
             protected_server: false,
+            session,
         }));
         flow.deadline = env.now.mono_ms.saturating_add(self.limits.answer_ms).max(1);
         self.converse(env, flow, Side::Client);
     }
+}
+
+/// What the record of a judged claim says beyond the ruling.
+fn facts_of(claim: &Claim, judgement: &Judgement, rescued: bool) -> Facts {
+    let mut names = judgement.candidates.iter().map(|one| one.name.as_str());
+    let mut facts = claim.facts();
+    facts.rescued = rescued;
+    if let Some(first) = names.next() {
+        facts.dhost = Some(first.into());
+        let others: Vec<_> = names.map(Into::into).collect();
+        facts.also = (!others.is_empty()).then(|| others.into());
+    }
+    facts
 }

@@ -101,4 +101,10 @@ pub enum Output {
     UnknownClient(IpAddr),
     /// Log a flow line.
     Record(Box<FlowRecord>),
+    /// A client's claim was allowed while `flow_log_verbosity` is `sessions`. To be remembered like
+    /// any other; its line is the [`Output::Session`] that follows when the server has answered, or
+    /// when the flow ends without that. A flow that is refused after all has its refusal's line.
+    Claimed(Box<FlowRecord>),
+    /// Log the one line of a flow: the client's claim with what the server chose.
+    Session(Box<FlowRecord>),
 }

@@ -339,7 +339,9 @@ impl Replay {
                     };
                     self.inspector.handle_answer(&env, &query.name, answer);
                 }
-                Output::Record(record) => {
+                // A capture is shown in full.
+                Output::Session(_) => {}
+                Output::Record(record) | Output::Claimed(record) => {
                     let refused = matches!(record.outcome, Outcome::Disallowed(_));
                     came.over |= refused;
                     let (src, dst) = (record.src, record.dst);

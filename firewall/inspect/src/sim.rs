@@ -192,7 +192,8 @@ impl World {
                 Output::Ending(_) => {}
                 Output::Query(query) => self.queries.push(query),
                 Output::UnknownClient(addr) => self.unknown.push(addr),
-                Output::Record(record) => self.records.push(*record),
+                Output::Record(record) | Output::Session(record) => self.records.push(*record),
+                Output::Claimed(_) => {}
             }
         }
     }

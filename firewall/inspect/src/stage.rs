@@ -13,6 +13,7 @@ use crate::flow::{FlowKey, Side};
 use crate::http_flow::HttpFlow;
 use crate::machine::Machine;
 use crate::reassembly::Stream;
+use crate::record::FlowRecord;
 use crate::ruling::Ruling;
 use crate::seq::Seq;
 use crate::table::Footprint;
@@ -70,6 +71,8 @@ pub(crate) struct Conversing {
     pub(crate) read_server: usize,
     pub(crate) protected_client: bool,
     pub(crate) protected_server: bool,
+    /// The client's line, where it waits for the server's answer.
+    pub(crate) session: Option<Box<FlowRecord>>,
 }
 
 /// One direction.
