@@ -97,6 +97,8 @@ pub struct Binding {
 struct NameState {
     known: AtomicU8,
     used_ms: AtomicU64,
+    /// When its newest answer goes stale.
+    fresh_until_ms: AtomicU64,
     /// Whether its answers differ from each other.
     varies: AtomicBool,
     /// Who brought it up first, when only a pattern covers it.
@@ -261,6 +263,13 @@ impl Bindings for BindingStore {
             .is_open(policy, client, (addr, port), now.mono_ms)
     }
 
+    fn is_stale(&self, name: &Name, now: Time) -> bool {
+        let known = self.known.pin();
+        known
+            .get(name)
+            .is_none_or(|state| now.mono_ms > state.fresh_until_ms.load(Ordering::Relaxed))
+    }
+
     fn varies(&self, name: &Name) -> bool {
         let known = self.known.pin();
         known
@@ -288,6 +297,7 @@ impl NameState {
         Self {
             known: AtomicU8::new(known),
             used_ms: AtomicU64::new(0),
+            fresh_until_ms: AtomicU64::new(0),
             varies: AtomicBool::new(false),
             client: OnceLock::new(),
         }

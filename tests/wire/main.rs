@@ -19,6 +19,7 @@ mod clients;
 mod dns_answers;
 mod dns_bad_input;
 mod dns_child;
+mod dns_scale;
 mod end_records;
 mod every_packet;
 mod fail_closed;

@@ -57,6 +57,11 @@ pub trait Bindings {
     ) -> Option<bool> {
         None
     }
+    /// Whether the last answer about `name` is older than its time to live: until then it is the
+    /// same for everybody who asks this resolver.
+    fn is_stale(&self, _name: &Name, _now: Time) -> bool {
+        true
+    }
     /// Whether the answers about `name` differ from each other, so that another may bring more.
     fn varies(&self, _name: &Name) -> bool {
         false

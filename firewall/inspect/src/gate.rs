@@ -362,13 +362,14 @@ pub(crate) fn is_priming(env: &Env<'_>, lookups: &Lookups) -> bool {
         .any(|name| env.bindings.is_known(name) == Known::Priming)
 }
 
-/// A name nothing is known of is worth more than one whose answers differ from each other, and
-/// that more than one whose addresses are fresh.
+/// A name nothing is known of is worth more than one whose answers differ from each other, that
+/// more than one whose answer is stale, and that more than one whose addresses are fresh.
 fn ask_first(env: &Env<'_>, name: &Name) -> u8 {
     match env.bindings.is_known(name) {
         Known::Unasked | Known::Priming => 0,
         Known::Answered if env.bindings.varies(name) => 1,
-        Known::Failed => 2,
-        Known::Answered => 3,
+        Known::Answered if env.bindings.is_stale(name, env.now) => 2,
+        Known::Failed => 3,
+        Known::Answered => 4,
     }
 }

@@ -46,6 +46,10 @@ impl Bindings for Under<'_> {
         self.store.opens(policy, client, to, now)
     }
 
+    fn is_stale(&self, name: &Name, now: Time) -> bool {
+        self.store.is_stale(name, now)
+    }
+
     fn varies(&self, name: &Name) -> bool {
         self.store.varies(name)
     }

@@ -57,6 +57,8 @@ pub struct Learning {
     pub new: [usize; 2],
     /// Addresses from A and from AAAA records that may be bound.
     pub seen: [usize; 2],
+    /// Addresses the name has now.
+    pub known: usize,
     /// Whether the name had addresses from such records before.
     pub before: [bool; 2],
     /// Addresses that may never be bound.
@@ -145,12 +147,14 @@ impl BindingWriter {
         chain: Option<&Arc<str>>,
         now_ms: u64,
     ) -> Learning {
+        let mut ttl_s = TTL_MAX_S;
         let mut learning = Learning {
             before: self.entry(name).families,
             ..Learning::default()
         };
         for seen in addresses {
             let seen: Seen = seen.into();
+            ttl_s = ttl_s.min(seen.ttl_s);
             if !self.store.may_be_bound(seen.addr) {
                 learning.not_global = learning.not_global.saturating_add(1);
                 continue;
@@ -171,8 +175,21 @@ impl BindingWriter {
         if learning.added > 0 {
             self.make_room(name);
         }
-        let any = !self.entry(name).addresses.is_empty();
+        learning.known = self.entry(name).addresses.len();
+        let any = learning.known > 0;
         self.set_known(name, if any { ANSWERED } else { FAILED });
+        if let Some(state) = self
+            .store
+            .known
+            .pin()
+            .get(name)
+            .filter(|_| learning.seen != [0; 2])
+        {
+            let fresh_until_ms = now_ms.saturating_add(u64::from(ttl_s).saturating_mul(1_000));
+            state
+                .fresh_until_ms
+                .store(fresh_until_ms, Ordering::Relaxed);
+        }
         learning
     }
 

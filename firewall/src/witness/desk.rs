@@ -283,6 +283,7 @@ impl Desk {
                 seen: of(learning.seen),
                 new: of(learning.new),
                 before: learning.before.get(family).copied().unwrap_or(false),
+                known: learning.known,
             }
         });
         let samples = u8::try_from(answer.sources.len()).unwrap_or(u8::MAX);

@@ -24,6 +24,8 @@ pub(super) struct Rotations {
 struct Rotation {
     /// Of the newest addresses of A and of AAAA answers, the share that was new.
     novelty: [f32; 2],
+    /// Addresses since the last new one, of both.
+    barren: [usize; 2],
     /// When there was last a new address.
     new_ms: u64,
     /// Packets wait for it until then.
@@ -43,6 +45,8 @@ pub(super) struct Shown {
     pub(super) new: usize,
     /// Whether the name had addresses of this family before.
     pub(super) before: bool,
+    /// Addresses the name has now.
+    pub(super) known: usize,
 }
 
 impl Rotations {
@@ -63,6 +67,7 @@ impl Rotations {
             }
             let rotation = self.names.entry(name.clone()).or_insert(Rotation {
                 novelty: [0.0; 2],
+                barren: [0; 2],
                 new_ms: now_ms,
                 urgent_until_ms: 0,
                 suspicious: false,
@@ -74,7 +79,8 @@ impl Rotations {
             return;
         };
         let weight = 1.0 - (1.0 - PER_SAMPLE).powi(i32::from(samples.max(1)));
-        for (novelty, it) in rotation.novelty.iter_mut().zip(shown) {
+        let families = rotation.novelty.iter_mut().zip(&mut rotation.barren);
+        for ((novelty, barren), it) in families.zip(shown) {
             if it.seen == 0 {
                 continue;
             }
@@ -85,6 +91,15 @@ impl Rotations {
             } else {
                 (share - *novelty).mul_add(weight, *novelty)
             };
+            *barren = if it.new > 0 {
+                0
+            } else {
+                barren.saturating_add(it.seen.max(samples.into()))
+            };
+            if *barren >= it.known.saturating_mul(COVERED) {
+                // Each has come up several times since the last new one: there are no more.
+                *novelty = novelty.min(SETTLED);
+            }
         }
     }
 
@@ -92,8 +107,11 @@ impl Rotations {
     /// the answers made us think. Nothing for a name that does not rotate.
     pub(super) fn missed(&mut self, name: &Name) {
         if let Some(rotation) = self.names.get_mut(name) {
+            rotation.barren = [0; 2];
             for novelty in &mut rotation.novelty {
-                *novelty = novelty.max(MISSED);
+                if *novelty > 0.0 {
+                    *novelty = novelty.max(MISSED);
+                }
             }
         }
     }
@@ -214,11 +232,13 @@ fn ratio(part: usize, whole: usize) -> f32 {
 }
 
 /// How much one sample weighs against those before it.
-const PER_SAMPLE: f32 = 0.1;
+const PER_SAMPLE: f32 = 0.03;
 /// Below this share of new addresses nobody waits for more of them.
-const SETTLED: f32 = 0.02;
+const SETTLED: f32 = 0.004;
 /// The share of unknown addresses that a miss makes us believe in.
-const MISSED: f32 = 0.5;
+const MISSED: f32 = 0.008;
+/// How often each known address must have come up without a new one.
+const COVERED: usize = 3;
 /// Questions of one batch.
 const BATCH: u8 = 8;
 /// Between batches while a packet waits, while one might, and between samples afterwards.
@@ -238,7 +258,15 @@ mod tests {
     }
 
     fn shown(seen: usize, new: usize, before: bool) -> [Shown; 2] {
-        [Shown { seen, new, before }, Shown::default()]
+        [
+            Shown {
+                seen,
+                new,
+                before,
+                known: seen,
+            },
+            Shown::default(),
+        ]
     }
 
     #[test]
@@ -259,7 +287,7 @@ mod tests {
         assert!(rotations.is_unsettled(&name()));
         let batch = rotations.due(0, |_| true);
         assert_eq!((batch.len(), batch[0].count, batch[0].ipv6), (1, 8, false));
-        for _ in 0..5 {
+        for _ in 0..3 {
             rotations.note(&name(), shown(60, 0, true), 8, 0);
         }
         assert!(!rotations.is_unsettled(&name()));

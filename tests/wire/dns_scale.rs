@@ -1,0 +1,432 @@
+//! The address gate against names that rotate, clients that scan, and names that nobody listed: rates, and what the
+//! resolver was asked.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use e2e::daemon::Daemon;
+use e2e::dns::{Answer, DnsDouble, RecordType};
+use e2e::hello::{self, ClientHello};
+use e2e::packet::flags;
+use e2e::raw::RawTcp;
+use e2e::topology::{DOUBLE, Family, INTERNET_IF, RECORDER, Topology};
+
+use crate::scene::isn;
+
+const CDN: &str = "cdn.rotating.example";
+const PORT: u16 = 443;
+/// Addresses of the name that rotates; the internet's kernel answers for all of them.
+const POOL: Ipv4Addr = Ipv4Addr::new(45, 60, 0, 0);
+const POOL_SIZE: u32 = 1_000;
+const AT_A_TIME: usize = 8;
+
+/// Exact names for both clients.
+fn inventory(names: &[String]) -> String {
+    apart(names, names)
+}
+
+/// Exact names for the workload, and others for the hand-made client.
+fn apart(workloads: &[String], attackers: &[String]) -> String {
+    let mut text = String::from(
+        "served = [\"10.77.0.0/16\"]\n[preferences]\nallow_private_answers = [\"203.0.113.0/24\"]\n\
+         flow_log_verbosity = \"only_disallowed\"\n\
+         [[client]]\naddress = \"10.77.1.10\"\ninstance = \"workload\"\ngroups = [\"few\"]\n\
+         [[client]]\naddress = \"10.77.1.66\"\ninstance = \"attacker\"\ngroups = [\"web\"]\n\
+",
+    );
+    for (group, names) in [("few", workloads), ("web", attackers)] {
+        text.push_str(&format!("[[group]]\nid = \"{group}\"\n"));
+        for some in names.chunks(100) {
+            text.push_str(&format!(
+                "[[group.rule]]\ndescription = \"postern:tls:{}\"\nprotocol = \"tcp\"\nports = \"{PORT}\"\n",
+                some.join(",")
+            ));
+        }
+    }
+    text
+}
+
+fn pool() -> impl Iterator<Item = Ipv4Addr> {
+    (1..=POOL_SIZE).map(|index| Ipv4Addr::from(u32::from(POOL) + index))
+}
+
+/// Serves every address the internet has on [`PORT`]: reads a hello, answers, closes.
+fn serve(lab: &Topology, stop: &'static AtomicBool) {
+    let listener = lab
+        .internet
+        .enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))
+        .unwrap()
+        .unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            let Ok((mut stream, _)) = listener.accept() else {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            };
+            std::thread::spawn(move || {
+                stream.set_nonblocking(false)?;
+                stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+                if stream.read(&mut [0; 4096])? > 0 {
+                    stream.write_all(&hello::server_flight())?;
+                }
+                Ok::<(), std::io::Error>(())
+            });
+        }
+    });
+}
+
+/// How connections fared.
+#[derive(Debug, Default)]
+struct Tried {
+    served: AtomicUsize,
+    refused: AtomicUsize,
+    /// Nobody answered in 15 s: four SYNs.
+    silent: AtomicUsize,
+    slow_ms: AtomicUsize,
+}
+
+impl Tried {
+    /// The share that was not served.
+    fn lost(&self) -> f64 {
+        let [served, refused, silent] = [&self.served, &self.refused, &self.silent]
+            .map(|count| count.load(Ordering::Relaxed) as f64);
+        (refused + silent) / (served + refused + silent).max(1.0)
+    }
+}
+
+/// `count` connections of the workload under [`CDN`], each to the first address of an answer of its own.
+fn try_many(lab: &Topology, dns: &DnsDouble, count: usize) -> Tried {
+    let tried = Tried::default();
+    let left = AtomicUsize::new(count);
+    let hello = ClientHello::new(CDN).record();
+    let one = || {
+        let Some(IpAddr::V4(address)) = dns.draw(CDN, RecordType::A).first().copied() else {
+            panic!("the double draws nothing");
+        };
+        let begun = Instant::now();
+        let to = SocketAddr::new(address.into(), PORT);
+        let connected = TcpStream::connect_timeout(&to, Duration::from_secs(15));
+        let outcome = connected.and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            stream.write_all(&hello)?;
+            stream.read(&mut [0; 1024])
+        });
+        let counter = match &outcome {
+            Ok(1..) => &tried.served,
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => &tried.silent,
+            _ => &tried.refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let ms = usize::try_from(begun.elapsed().as_millis()).unwrap();
+        tried.slow_ms.fetch_max(ms, Ordering::Relaxed);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                lab.client
+                    .enter(|| {
+                        let next = || {
+                            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                                left.checked_sub(1)
+                            })
+                        };
+                        while next().is_ok() {
+                            one();
+                        }
+                    })
+                    .unwrap();
+            });
+        }
+    });
+    tried
+}
+
+/// Whether each part runs as long as the promise says, in real time.
+fn long() -> bool {
+    std::env::var_os("E2E_LONG").is_some()
+}
+
+/// The form without the DNS front: the rate is measured, printed, and published in the README.
+#[test]
+fn rotating_dns_is_never_refused() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let lab = Topology::new().unwrap();
+    lab.internet
+        .ip(&format!("route add local {POOL}/22 dev lo\n"))
+        .unwrap();
+    let dns = lab.double(DOUBLE).unwrap();
+    dns.set(CDN, Answer::of(pool()).at_a_time(AT_A_TIME).ttl(5));
+    serve(&lab, &STOP);
+    let daemon = Daemon::asking(&lab, &inventory(&[CDN.to_owned()]), &[dns.address()], "").unwrap();
+    let (some, minutes) = if long() { (10_000, 10) } else { (400, 0) };
+    let cold = try_many(&lab, &dns, some);
+    let warm_at = Instant::now() + Duration::from_secs(60 * minutes);
+    // Somebody goes on using it meanwhile, as somebody does.
+    while Instant::now() < warm_at {
+        try_many(&lab, &dns, 16);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let before = daemon.metric("postern_refused_total").unwrap();
+    let warm = try_many(&lab, &dns, some);
+    println!("cold start: {cold:?}, {:.2} % lost", 100.0 * cold.lost());
+    println!(
+        "after {minutes} min: {warm:?}, {:.2} % lost",
+        100.0 * warm.lost()
+    );
+    let overlap = overlap(&dns);
+    println!(
+        "an answer of a client's and the firewall's share {:.1} %",
+        100.0 * overlap
+    );
+    assert!(overlap < 0.6, "the two ask independently");
+    assert!(warm.lost() < 0.01, "{warm:?}");
+    assert!(cold.lost() < 0.05, "{cold:?}");
+    let refused = daemon.metric("postern_refused_total").unwrap() - before;
+    assert!(refused <= 0.01 * some as f64, "{refused} refusals counted");
+    STOP.store(true, Ordering::Relaxed);
+}
+
+/// How much an answer as a client gets it has in common with the firewall's newest, on average.
+fn overlap(dns: &DnsDouble) -> f64 {
+    let firewalls: Vec<HashSet<IpAddr>> = dns
+        .asked_for(CDN)
+        .into_iter()
+        .filter(|asked| asked.record_type == RecordType::A)
+        .map(|asked| asked.addresses.into_iter().collect())
+        .collect();
+    let newest = firewalls.iter().rev().take(200);
+    let shares: Vec<f64> = newest
+        .map(|ours| {
+            let theirs = dns.draw(CDN, RecordType::A);
+            theirs
+                .iter()
+                .filter(|address| ours.contains(address))
+                .count() as f64
+                / theirs.len() as f64
+        })
+        .collect();
+    shares.iter().sum::<f64>() / shares.len() as f64
+}
+
+#[test]
+fn one_clients_scan_does_not_starve_anothers_names() {
+    let lab = Topology::new().unwrap();
+    let dns = lab.double(DOUBLE).unwrap();
+    let names: Vec<String> = (0..40)
+        .map(|index| format!("n{index}.allowed.example"))
+        .collect();
+    for name in &names {
+        dns.set(name, Answer::of([RECORDER.address(Family::V4)]).ttl(60));
+    }
+    let movers: Vec<String> = (0..8)
+        .map(|index| format!("m{index}.allowed.example"))
+        .collect();
+    for name in &movers {
+        dns.set(name, Answer::of([RECORDER.address(Family::V4)]).ttl(1));
+    }
+    let policy = apart(&movers, &names);
+    let daemon = Daemon::asking(&lab, &policy, &[dns.address()], "").unwrap();
+    let primed = || {
+        names
+            .iter()
+            .chain(&movers)
+            .all(|name| dns.asked_for(name).len() >= 3)
+    };
+    assert!(
+        e2e::wait::holds(Duration::from_secs(10), primed),
+        "{}",
+        daemon.output()
+    );
+    let attacker = lab.attacker().unwrap();
+    let outside = lab.capture_outside().unwrap();
+    dns.clear_log();
+    // Addresses nobody named: a thousand SYNs a second, or as many as this machine can.
+    let from = attacker.address(Family::V4);
+    let scanned = |index: u32| IpAddr::V4(Ipv4Addr::from(u32::from(POOL) + index));
+    let begun = Instant::now();
+    let seconds = 15;
+    let mut sent = 0_u32;
+    let mut rescued = Vec::new();
+    let mut last = Instant::now();
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        let port = u16::try_from(20_000 + sent % 20_000).unwrap();
+        let to = SocketAddr::new(scanned(sent % 60_000), PORT);
+        let tcp = RawTcp::new(&attacker, (from, port).into(), to, isn(port));
+        tcp.put(&tcp.syn()).unwrap();
+        sent += 1;
+        let due = Duration::from_millis(u64::from(sent));
+        // Now and then another client's name moves, and its first connection needs a look-up. A name is asked about
+        // once a second at most.
+        if last.elapsed() > Duration::from_millis(1_300) && rescued.len() < movers.len() {
+            last = Instant::now();
+            rescued.push(rescue(&lab, &dns, &movers[rescued.len()], rescued.len()));
+        }
+        std::thread::sleep(due.saturating_sub(begun.elapsed()));
+    }
+    let moved: HashSet<&String> = names.iter().take(rescued.len()).collect();
+    let asked = dns
+        .asked()
+        .into_iter()
+        .filter(|asked| !moved.contains(&asked.name))
+        .count();
+    println!(
+        "{sent} SYNs in {:?}, {asked} questions; rescues {rescued:?}",
+        begun.elapsed()
+    );
+    outside.settle(Duration::from_millis(100));
+    let leaked = outside.matching(|seen| {
+        seen.is_tcp(flags::SYN)
+            && matches!(seen.to.ip(), IpAddr::V4(to) if to.octets()[..2] == POOL.octets()[..2])
+    });
+    assert_eq!(leaked, [], "a packet reached a scanned address");
+    assert!(sent > 2_000, "no scan at all");
+    assert!(
+        asked as u64 <= 10 * seconds + 10,
+        "{asked} questions in {seconds} s of scan"
+    );
+    // Each within the first SYN's hold: had it been dropped, its retransmission would have come after a second.
+    assert!(
+        rescued.len() >= 2 && rescued.iter().all(|took| *took < Duration::from_secs(1)),
+        "{rescued:?}"
+    );
+}
+
+/// How long a connection of the workload takes whose name has just moved.
+fn rescue(lab: &Topology, dns: &DnsDouble, name: &str, index: usize) -> Duration {
+    let fresh = Ipv4Addr::new(203, 0, 113, u8::try_from(100 + index).unwrap());
+    lab.internet
+        .ip(&format!("addr add {fresh}/32 dev {INTERNET_IF}\n"))
+        .unwrap();
+    dns.set(name, Answer::of([fresh]).ttl(60));
+    let listener = lab
+        .internet
+        .enter(|| TcpListener::bind((fresh, PORT)))
+        .unwrap()
+        .unwrap();
+    let to = listener.local_addr().unwrap();
+    lab.client
+        .enter(|| {
+            let begun = Instant::now();
+            TcpStream::connect_timeout(&to, Duration::from_secs(10)).unwrap();
+            begun.elapsed()
+        })
+        .unwrap()
+}
+
+/// A megabyte pushed out as names: none of it is asked for, whoever claims it.
+#[test]
+fn a_megabyte_of_names_reaches_no_resolver() {
+    const BYTES: usize = 1 << 20;
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let lab = Topology::new().unwrap();
+    let dns = lab.double(DOUBLE).unwrap();
+    let here = RECORDER.address(Family::V4);
+    dns.set("api.allowed.example", Answer::of([here]));
+    dns.set("*.secret.example", Answer::of([here]));
+    serve(&lab, &STOP);
+    let listed = vec!["api.allowed.example".to_owned()];
+    let daemon = Daemon::asking(&lab, &inventory(&listed), &[dns.address()], "").unwrap();
+    let label = "x".repeat(55);
+    let name = |index: usize| format!("{index:08}{label}.{label}.{label}.{label}.secret.example");
+    let each = name(0).len();
+    let next = AtomicUsize::new(0);
+    let to = SocketAddr::new(here, PORT);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                lab.client
+                    .enter(|| {
+                        while next.load(Ordering::Relaxed) * each < BYTES {
+                            let hello =
+                                ClientHello::new(&name(next.fetch_add(1, Ordering::Relaxed)))
+                                    .record();
+                            let mut stream =
+                                TcpStream::connect_timeout(&to, Duration::from_secs(15)).unwrap();
+                            stream.write_all(&hello).unwrap();
+                            stream
+                                .set_read_timeout(Some(Duration::from_secs(15)))
+                                .unwrap();
+                            let read = stream.read(&mut [0; 64]);
+                            assert!(!matches!(read, Ok(1..)), "it was served");
+                        }
+                    })
+                    .unwrap();
+            });
+        }
+    });
+    STOP.store(true, Ordering::Relaxed);
+    // Of one client ten a second are logged, and the rest is counted.
+    let total = |name: &str| daemon.metric(name).unwrap();
+    let refused = total("postern_refused_total") + total("postern_suppressed_total");
+    assert!(refused * each as f64 >= BYTES as f64, "{refused} refusals");
+    let stray: Vec<String> = dns
+        .asked()
+        .into_iter()
+        .map(|asked| asked.name)
+        .filter(|name| name != "api.allowed.example")
+        .collect();
+    assert_eq!(stray, Vec::<String>::new());
+    assert!(
+        !dns.asked_for("api.allowed.example").is_empty(),
+        "the log of the double works"
+    );
+}
+
+/// What was bound before the daemon was killed is bound after it, without a resolver.
+#[test]
+fn a_restart_without_a_resolver_refuses_nobody_whose_address_was_known() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let lab = Topology::new().unwrap();
+    let dns = lab.double(DOUBLE).unwrap();
+    let here = RECORDER.address(Family::V4);
+    dns.set("api.allowed.example", Answer::of([here]).ttl(1));
+    serve(&lab, &STOP);
+    let listed = vec!["api.allowed.example".to_owned()];
+    let mut daemon = Daemon::asking(&lab, &inventory(&listed), &[dns.address()], "").unwrap();
+    let served = || {
+        lab.client
+            .enter(|| {
+                let hello = ClientHello::new("api.allowed.example").record();
+                let mut stream = TcpStream::connect_timeout(
+                    &SocketAddr::new(here, PORT),
+                    Duration::from_secs(5),
+                )?;
+                stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                stream.write_all(&hello)?;
+                stream.read(&mut [0; 64])
+            })
+            .unwrap()
+            .is_ok_and(|read| read > 0)
+    };
+    assert!(
+        e2e::wait::holds(Duration::from_secs(10), served),
+        "{}",
+        daemon.output()
+    );
+    let file = lab.file("state").join("bindings.jsonl");
+    let written =
+        || std::fs::read_to_string(&file).is_ok_and(|text| text.contains(&here.to_string()));
+    assert!(
+        e2e::wait::holds(Duration::from_secs(20), written),
+        "nothing was written down"
+    );
+    daemon.kill().unwrap();
+    dns.set_fault(e2e::dns::Fault::Hang);
+    daemon.restart().unwrap();
+    assert!(served(), "{}", daemon.output());
+    // A file that is none of ours is passed over, and the daemon starts.
+    daemon.kill().unwrap();
+    std::fs::write(&file, b"\0\xff not ours\n").unwrap();
+    daemon.restart().unwrap();
+    assert!(
+        daemon.output().contains("reading the bindings kept"),
+        "{}",
+        daemon.output()
+    );
+    assert!(!served(), "nothing is known and nobody answers");
+    STOP.store(true, Ordering::Relaxed);
+}
