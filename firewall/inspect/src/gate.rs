@@ -233,7 +233,8 @@ impl Inspector {
             names.rotate_left(first);
             names.truncate(NAMES_CONSIDERED);
         }
-        names.sort_by_key(|name| ask_first(env, name));
+        // Once for each: the witness goes on learning, and a sort whose keys change under it panics.
+        names.sort_by_cached_key(|name| ask_first(env, name));
         names.truncate(self.limits.names_per_syn);
         names.into_iter().cloned().collect()
     }

@@ -329,6 +329,59 @@ fn an_address_that_may_no_longer_be_bound_is_not() {
     }
 }
 
+/// The witness learns on another thread: what is known of a name changes from one look at it to the
+/// next, also in the middle of putting names in order.
+#[test]
+fn bindings_that_change_while_names_are_put_in_order_end_no_queue() {
+    #[derive(Default)]
+    struct Restless(std::cell::Cell<u32>);
+    impl Bindings for Restless {
+        fn is_bound(&self, _: &Name, _: IpAddr, _: Time) -> bool {
+            false
+        }
+        fn names_of(&self, _: IpAddr, _: Time, _: &mut dyn FnMut(&Name)) {}
+        fn is_global(&self, _: IpAddr) -> bool {
+            true
+        }
+        fn is_known(&self, _: &Name) -> Known {
+            let turn = self
+                .0
+                .get()
+                .wrapping_mul(1_664_525)
+                .wrapping_add(1_013_904_223);
+            self.0.set(turn);
+            if turn >> 31 == 0 {
+                Known::Unasked
+            } else {
+                Known::Failed
+            }
+        }
+    }
+    let names: Vec<String> = (0..200).map(|n| format!("n{n:03}.example.com")).collect();
+    let rules: Vec<String> = names
+        .chunks(10)
+        .map(|some| format!("postern:tls:{}", some.join(",")))
+        .collect();
+    let rules: Vec<_> = rules
+        .iter()
+        .map(|rule| (rule.as_str(), "tcp", "443"))
+        .collect();
+    let policy = snapshot(&rules, "", 1);
+    let restless = Restless::default();
+    let env = Env {
+        now: Time::default(),
+        policy: &policy,
+        bindings: &restless,
+    };
+    let mut inspector = Inspector::new(Limits::default());
+    for port in 1..60_u16 {
+        let client = SocketAddr::from(([10, 0, 0, 1 + u8::from(port % 2 == 0)], port));
+        let syn = tcp(client, "203.0.113.66:443".parse().unwrap(), 7, 0, SYN, b"");
+        inspector.handle_packet(&env, u32::from(port), Class::Syn, &syn);
+    }
+    assert!(inspector.undecided() > 0);
+}
+
 /// A client that may reach more names than one SYN may ask for, one of which has moved.
 #[test]
 fn every_name_gets_its_turn_to_be_asked_for() {
