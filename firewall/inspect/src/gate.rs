@@ -28,8 +28,8 @@ const NAMES_CONSIDERED: usize = 256;
 #[derive(Clone, Debug)]
 enum Door {
     Open,
-    /// It stays shut unless one of these resolves to the destination.
-    Ask(Vec<Name>),
+    /// It stays shut unless some name of the client resolves to the destination.
+    Miss,
     /// The client is not known yet.
     Wait,
     Shut(Reason),
@@ -106,21 +106,36 @@ impl Inspector {
                 let deadline = env.now.mono_ms.saturating_add(self.limits.syn_ms).max(1);
                 self.open(env, key, isn, Stage::AwaitingSynAck, deadline);
             }
-            Door::Ask(_) if load.held_syns >= self.limits.held_syns_per_client => {
+            // Before anything is looked at for it: a scan costs no more than this.
+            Door::Miss if !self.may_miss(env, &key, load.held_syns) => {
                 self.counters.dns_budget = self.counters.dns_budget.wrapping_add(1);
                 self.answer(token, Verdict::Drop);
             }
-            Door::Ask(names) => {
-                self.counters.gate_misses = self.counters.gate_misses.wrapping_add(1);
-                // The witness may have budget for the first of them only, so the rest comes
-                // again at once.
-                let half = names.len().div_ceil(2);
-                self.turn = self.turn.wrapping_add(half);
-                let lookups = self.look_up(env, key, names, Why::Gate);
-                let deadline = env.now.mono_ms.saturating_add(self.limits.lookup_ms).max(1);
-                self.open(env, key, isn, Stage::HeldSyn { token, lookups }, deadline);
-            }
+            Door::Miss => self.hold_syn(env, token, key, isn),
         }
+    }
+
+    /// Whether a client may have another SYN held.
+    fn may_miss(&mut self, env: &Env<'_>, key: &FlowKey, held_syns: usize) -> bool {
+        held_syns < self.limits.held_syns_per_client
+            && self
+                .misses
+                .take(key.client.ip(), env.now.mono_ms, &self.limits)
+    }
+
+    /// Holds a SYN while names that may belong to its address are looked up.
+    fn hold_syn(&mut self, env: &Env<'_>, token: u32, key: FlowKey, isn: Seq) {
+        let names = self.names_to_ask(env, &key);
+        if names.is_empty() {
+            return self.refuse_syn(env, token, &key, isn, Reason::AddressNotOfName);
+        }
+        self.counters.gate_misses = self.counters.gate_misses.wrapping_add(1);
+        // The witness may have budget for the first of them only, so the rest comes again at once.
+        let half = names.len().div_ceil(2);
+        self.turn = self.turn.wrapping_add(half);
+        let lookups = self.look_up(env, key, names, Why::Gate);
+        let deadline = env.now.mono_ms.saturating_add(self.limits.lookup_ms).max(1);
+        self.open(env, key, isn, Stage::HeldSyn { token, lookups }, deadline);
     }
 
     fn open(&mut self, env: &Env<'_>, key: FlowKey, isn: Seq, stage: Stage, deadline: u64) {
@@ -187,14 +202,7 @@ impl Inspector {
                 Door::Shut(Reason::AddressNotGlobal)
             }
             SynGate::Exact if is_bound_for(env, known, key) => Door::Open,
-            SynGate::Exact => {
-                let names = self.names_to_ask(env, key);
-                if names.is_empty() {
-                    Door::Shut(Reason::AddressNotOfName)
-                } else {
-                    Door::Ask(names)
-                }
-            }
+            SynGate::Exact => Door::Miss,
         }
     }
 
@@ -243,7 +251,8 @@ impl Inspector {
     pub(crate) fn is_shut(&mut self, env: &Env<'_>, key: &FlowKey) -> bool {
         match self.door(env, key) {
             Door::Shut(_) => true,
-            Door::Open | Door::Ask(_) | Door::Wait => false,
+            Door::Miss => self.names_to_ask(env, key).is_empty(),
+            Door::Open | Door::Wait => false,
         }
     }
 
@@ -264,16 +273,16 @@ impl Inspector {
                 flow.deadline = env.now.mono_ms.saturating_add(self.limits.syn_ms).max(1);
                 self.table.put(flow);
             }
-            Door::Ask(_) if !is_due && !lookups.are_over() => {
+            Door::Miss if !is_due && !lookups.are_over() => {
                 flow.stage = Stage::HeldSyn { token, lookups };
                 self.table.put(flow);
             }
             // The retransmission asks again.
-            Door::Ask(_) if self.may_come_back(env, &lookups) => {
+            Door::Miss if self.may_come_back(env, &lookups) => {
                 flow.stage = Stage::HeldSyn { token, lookups };
                 self.abandon(flow);
             }
-            Door::Ask(_) | Door::Wait => {
+            Door::Miss | Door::Wait => {
                 let reason = self.mismatch(env, &lookups);
                 flow.stage = Stage::HeldSyn { token, lookups };
                 self.refuse_for(env, flow, Side::Client, reason);

@@ -12,6 +12,7 @@ use crate::decided::Decided;
 use crate::env::{Answer, Env};
 use crate::flow::{FlowKey, Side};
 use crate::limits::Limits;
+use crate::misses::Misses;
 use crate::output::{Class, Output, Verdict};
 use crate::packet::{Body, Packet, Segment, options};
 use crate::table::FlowTable;
@@ -41,6 +42,7 @@ pub struct Inspector {
     pub(crate) decided: Decided,
     pub(crate) unknown: UnknownClients,
     pub(crate) allowances: Allowances,
+    pub(crate) misses: Misses,
     /// Names asked for on behalf of held SYNs so far: whose turn it is.
     pub(crate) turn: usize,
     /// The `policy_id` of a generation, shared by its records.
@@ -60,6 +62,7 @@ impl Inspector {
             waiting: Waiting::default(),
             unknown: UnknownClients::default(),
             allowances: Allowances::default(),
+            misses: Misses::default(),
             turn: 0,
             policy_id: None,
         }

@@ -16,6 +16,7 @@ pub mod flow;
 pub mod http;
 pub mod inspector;
 pub mod limits;
+mod misses;
 pub mod output;
 pub mod progress;
 pub mod reader;

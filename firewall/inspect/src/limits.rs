@@ -39,6 +39,8 @@ pub struct Limits {
     pub lookup_ms: u64,
     /// SYNs of one client waiting for look-ups; later ones are dropped silently.
     pub held_syns_per_client: usize,
+    /// SYNs of one client that may be held in one second; later ones are dropped silently.
+    pub misses_per_client_s: u32,
     /// Names asked for on behalf of one held SYN.
     pub names_per_syn: usize,
     /// How long an address inside the served ranges may try before it is refused
@@ -82,6 +84,7 @@ impl Default for Limits {
             syn_ms: 30_000,
             lookup_ms: 1_000,
             held_syns_per_client: 32,
+            misses_per_client_s: 32,
             names_per_syn: 20,
             unknown_client_ms: 15_000,
             unknown_client_refused_ms: 30_000,
