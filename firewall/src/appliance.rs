@@ -21,9 +21,10 @@ use policy::{Draft, Snapshot};
 use tokio::sync::broadcast;
 
 use crate::bindings::{BindingStore, Scope, own_addresses};
-use crate::clock::unix_ms;
+use crate::clock::{Clock, unix_ms};
 use crate::config::Config;
 use crate::configlog::{Stamp, mode};
+use crate::explain::Live;
 use crate::flowlog::FlowLog;
 use crate::flows::FlowEvent;
 use crate::kernel::Kernel;
@@ -66,6 +67,8 @@ pub struct Parts {
     pub live_flows: Arc<AtomicU64>,
     /// Both logs.
     pub log: FlowLog,
+    /// The time that bindings are dated by.
+    pub clock: Clock,
     /// Totals.
     pub tally: Arc<Tally>,
     /// What clients of the control socket are told unasked.
@@ -347,7 +350,11 @@ impl Appliance {
         let Some(policy) = self.policy() else {
             return Err("no policy is in force".to_owned());
         };
-        crate::explain::explain(&policy, question, unix_ms())
+        let live = Live {
+            bindings: &self.parts.bindings,
+            now_ms: self.parts.clock.mono_ms(),
+        };
+        crate::explain::explain(&policy, question, unix_ms(), Some(live))
     }
 
     fn spread(&self, snapshot: &Arc<Snapshot>) {

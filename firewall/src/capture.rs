@@ -40,7 +40,7 @@ pub enum CaptureError {
         what: &'static str,
     },
     /// The file could not be read.
-    #[error("reading")]
+    #[error(transparent)]
     Io(#[from] io::Error),
 }
 

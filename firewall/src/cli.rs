@@ -126,6 +126,37 @@ pub enum Cloud {
     File,
 }
 
+/// What a connection would speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Spoken {
+    /// TLS; port 443 unless written.
+    Tls,
+    /// SSH; port 22 unless written.
+    Ssh,
+    /// Plain HTTP; port 80 unless written.
+    Http,
+}
+
+impl Spoken {
+    /// Its name, as in an annotation.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Ssh => "ssh",
+            Self::Http => "http",
+        }
+    }
+
+    /// The port where none is written.
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Tls => 443,
+            Self::Ssh => 22,
+            Self::Http => 80,
+        }
+    }
+}
+
 /// Arguments of `postern explain`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("source").required(true).multiple(false))]
@@ -144,8 +175,9 @@ pub struct ExplainArgs {
     pub json: bool,
     /// The client's address
     pub src: IpAddr,
-    /// tls, ssh or http
-    pub kind: String,
+    /// The protocol it would speak
+    #[arg(value_enum)]
+    pub kind: Spoken,
     /// The name claimed, with a port unless it is 443, 22 or 80
     #[arg(value_name = "NAME[:PORT]")]
     pub name: String,

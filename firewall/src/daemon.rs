@@ -224,6 +224,7 @@ impl Threads {
         let (unknown, unknown_receiver) = mpsc::channel(UNKNOWN_MAX);
         let (guard, lost_kernel) = start_guard(&kernel)?;
         let parts = Parts {
+            clock,
             queues: Vec::new(),
             kernel,
             bindings,

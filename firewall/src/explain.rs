@@ -6,9 +6,21 @@ use std::net::IpAddr;
 use ipc::control::{Explanation, Question};
 use policy::{AppProto, Ask, ClientRef, Date, Entry, Kind, Name, Outcome, Snapshot, Transport};
 
+use crate::bindings::{Binding, BindingStore};
+
+/// What a running daemon knows beside its policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Live<'a> {
+    /// Which addresses belong to which names.
+    pub bindings: &'a BindingStore,
+    /// Now, monotonic, in milliseconds.
+    pub now_ms: u64,
+}
+
 /// Decides one connection under `policy` and says what was considered.
 ///
-/// Without a destination an address bound to the name is assumed.
+/// Without a destination an address bound to the name is assumed, and so it is for any destination
+/// where there is no running daemon to say.
 ///
 /// # Errors
 /// When the question holds no kind or name.
@@ -16,6 +28,7 @@ pub fn explain(
     policy: &Snapshot,
     question: &Question,
     unix_ms: u64,
+    live: Option<Live<'_>>,
 ) -> Result<Explanation, String> {
     let (kind, proto) = match question.kind.as_str() {
         "tls" => (Kind::Tls, AppProto::Tls),
@@ -29,12 +42,16 @@ pub fn explain(
         return Ok(unknown(policy, question.source));
     };
     let date = Date::from_unix_ms(unix_ms);
+    let (bound, binding) = match live {
+        Some(live) => binding(live, &name, question.destination),
+        None => (true, Vec::new()),
+    };
     let ask = Ask {
         client,
         transport: Transport::Tcp,
         proto,
         name: Some(&name),
-        bound: true,
+        bound,
         dst: question.destination.unwrap_or(UNSPECIFIED),
         port: question.port,
         date,
@@ -46,6 +63,7 @@ pub fn explain(
         policy.instance(client),
         list(policy.groups(client))
     )];
+    steps.extend(binding);
     steps.extend(near_misses(policy, client, kind, &name, question.port));
     if let Some(see_thru) = &decision.see_thru {
         steps.push(format!(
@@ -68,6 +86,58 @@ pub fn explain(
         rule: rule.map(str::to_owned),
         steps,
     })
+}
+
+/// Whether the address is one of the name's, and how that is known.
+fn binding(live: Live<'_>, name: &Name, dialled: Option<IpAddr>) -> (bool, Vec<String>) {
+    let known = |only, max| live.bindings.bindings_of(name, only, live.now_ms, max);
+    let found = known(dialled, ADDRESSES_MAX);
+    if !found.is_empty() {
+        let steps = found.iter().map(|one| sighting(one, name, live.now_ms));
+        return (true, steps.collect());
+    }
+    let others: Vec<String> = known(None, ADDRESSES_MAX)
+        .iter()
+        .map(|one| one.addr.to_string())
+        .collect();
+    let step = match (dialled, others.is_empty()) {
+        (_, true) => format!("{name} has no address yet: the first connection has it looked up"),
+        (Some(dialled), false) => {
+            format!(
+                "{dialled} is no address of {name}, which has {}",
+                others.join(", ")
+            )
+        }
+        (None, false) => return (true, Vec::new()),
+    };
+    // Without a destination the question is about the policy.
+    (dialled.is_none(), vec![step])
+}
+
+fn sighting(binding: &Binding, name: &Name, now_ms: u64) -> String {
+    let ago = now_ms.saturating_sub(binding.learnt_ms) / 1_000;
+    let left = binding.until_ms.saturating_sub(now_ms) / 1_000;
+    let fresh = if now_ms <= binding.fresh_until_ms {
+        "of its current answer"
+    } else {
+        "of an earlier answer"
+    };
+    let aliases = binding
+        .chain
+        .as_ref()
+        .map(|chain| format!(" through {chain}"));
+    let judged = if binding.judged {
+        ", and a flow to it was judged"
+    } else {
+        ""
+    };
+    format!(
+        "{} is an address of {name}, {fresh} ({:?} record{}, learnt {ago} s ago, seen in {} answers{judged}); it counts for {left} s more",
+        binding.addr,
+        binding.source,
+        aliases.unwrap_or_default(),
+        binding.sightings
+    )
 }
 
 fn unknown(policy: &Snapshot, source: IpAddr) -> Explanation {
@@ -148,5 +218,7 @@ fn list(groups: &[String]) -> String {
 }
 
 const UNSPECIFIED: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+/// Addresses of a name that are shown.
+const ADDRESSES_MAX: usize = 8;
 /// Sentences of one explanation.
 const STEPS_MAX: usize = 32;

@@ -141,7 +141,8 @@ both_families! {
 }
 
 both_families! {
-    fn spool_full_and_traffic_is_unaffected(family) {
+    /// Promise 9, and the row of a full spool.
+    fn full_log_counts_and_never_stalls_a_packet(family) {
         let lab = Topology::new().unwrap();
         let spool = lab.file("state/spool");
         std::fs::create_dir_all(&spool).unwrap();

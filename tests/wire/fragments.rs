@@ -100,6 +100,18 @@ fn ipv4_options_do_not_leave() {
         .into_iter()
         .filter(|packet| packet.bytes[0] == 0x46 || packet.bytes[0] == 0x47);
     assert_eq!(with_options.count(), 0);
+    assert_logged(&scene, "ip_options");
+}
+
+/// The flow log has a line about a packet that never was part of a flow.
+fn assert_logged(scene: &Scene<'_>, reason: &str) {
+    let src = scene.attacker.address(scene.family).to_string();
+    let line = [
+        ("outcome", "disallowed"),
+        ("reason", reason),
+        ("src", src.as_str()),
+    ];
+    scene.daemon.logs().expect(&line).unwrap();
 }
 
 #[test]
@@ -135,4 +147,5 @@ fn ipv6_extension_headers_do_not_leave() {
             .count(),
         0
     );
+    assert_logged(&scene, "extension_header");
 }

@@ -23,7 +23,7 @@ const RAISED_ELSEWHERE: [(&str, &str, &str); 8] = [
     ),
     (
         "postern_log_lines_lost_total",
-        "spool_full_and_traffic_is_unaffected",
+        "full_log_counts_and_never_stalls_a_packet",
         include_str!("fail_closed_matrix.rs"),
     ),
     (

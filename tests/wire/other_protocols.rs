@@ -75,6 +75,8 @@ both_families! {
         }
         scene.assert_never_left(b"TUNNELLED");
         assert_eq!(scene.outside.matching(|seen| protocols.contains(&seen.protocol)), []);
+        let src = from.to_string();
+        scene.daemon.logs().expect(&[("outcome", "disallowed"), ("reason", "ip_protocol"), ("src", &src)]).unwrap();
     }
 }
 

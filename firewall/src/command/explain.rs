@@ -15,7 +15,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Finding, Failure> {
         Some(path) => {
             let draft = FileProvider::new(path).read().map_err(Failure::input)?;
             let policy = Snapshot::compile(draft, 0).map_err(Failure::input)?;
-            crate::explain::explain(&policy, &question, unix_ms()).map_err(Failure::input)?
+            crate::explain::explain(&policy, &question, unix_ms(), None).map_err(Failure::input)?
         }
         None => {
             let reply = ask(args.config.as_deref(), &Request::Explain(question))?;
@@ -39,16 +39,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Finding, Failure> {
 }
 
 fn question(args: &ExplainArgs) -> Result<Question, Failure> {
-    let default_port = match args.kind.as_str() {
-        "tls" => 443,
-        "ssh" => 22,
-        "http" => 80,
-        other => {
-            return Err(Failure::input(format!(
-                "\"{other}\" is not tls, ssh or http"
-            )));
-        }
-    };
+    let default_port = args.kind.port();
     let (name, port) = match args.name.rsplit_once(':') {
         Some((name, port)) => {
             let port = port.parse().map_err(|_| {
@@ -60,7 +51,7 @@ fn question(args: &ExplainArgs) -> Result<Question, Failure> {
     };
     Ok(Question {
         source: args.src,
-        kind: args.kind.clone(),
+        kind: args.kind.as_str().to_owned(),
         name: name.to_owned(),
         port,
         destination: args.dst,

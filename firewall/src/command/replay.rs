@@ -37,11 +37,13 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Finding, Failure> {
     };
     let mut replay = Replay::new(policy, options);
     let mut refused = 0_u64;
-    if !args.json {
-        print(&format!("{}\n", header()));
-    }
+    let mut begun = args.json;
     for path in &args.captures {
         read(path, &mut replay, &mut |record| {
+            // Only above something: a file that cannot be read has no table.
+            if !std::mem::replace(&mut begun, true) {
+                print(&format!("{}\n", header()));
+            }
             let line = flow_line(record, &Text::from("replay"));
             refused = refused.saturating_add(u64::from(line.outcome == FlowOutcome::Disallowed));
             show(&line, args.json)

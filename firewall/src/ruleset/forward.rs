@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::counter::Counter;
 use super::statement::{
-    ICMP, ICMPV6, Statement, TCP, UDP, accept, and, any_flag, assign, at_least, at_most, below,
-    bits, count, ct, ct_mark, ct_state, differ, drop, equal, field, goto, ipv4, ipv6, jump,
-    masquerade, meta, offload, original, packet_mark, packet_marked, prefix, queue, reply, reset,
-    set_of, set_packet_mark, transport, unreachable, within_limit,
+    Expression, ICMP, ICMPV6, Statement, TCP, UDP, accept, and, any_flag, assign, at_least,
+    at_most, below, bits, count, ct, ct_mark, ct_state, differ, drop, equal, field, goto, ipv4,
+    ipv6, jump, masquerade, meta, offload, original, packet_mark, packet_marked, prefix, queue,
+    reply, reset, set_of, set_packet_mark, transport, unreachable, within_limit,
 };
 use super::{Builder, Ipv6Egress, Layout, QueueForm, limit, options};
 use crate::marks::{
@@ -34,6 +34,10 @@ const FRAGMENTATION_NEEDED: u8 = 4;
 /// Such errors per second, and at once, from all clients together.
 const ERRORS_PER_SECOND: u32 = 50;
 const ERRORS_BURST: u32 = 50;
+
+/// Packets per second, and at once, that are queued only to be logged and dropped.
+const SAMPLES_PER_SECOND: u32 = 10;
+const SAMPLES_BURST: u32 = 10;
 
 pub(super) fn render(builder: &mut Builder, layout: &Layout) {
     builder.base_chain("early", ("filter", "forward", -151), "accept");
@@ -79,7 +83,9 @@ fn hygiene(builder: &mut Builder, layout: &Layout) {
     let when = vec![ct_state(&["invalid", "untracked"])];
     let why = "without conntrack there is no ct mark and no NAT";
     dropped(builder, why, Counter::Invalid, when);
-    let when = vec![differ(field("ip", "hdrlength"), 5)];
+    let options = || differ(field("ip", "hdrlength"), 5);
+    sampled(builder, Counter::IpOptions, options());
+    let when = vec![options()];
     dropped(
         builder,
         "source routes and their kin",
@@ -87,8 +93,9 @@ fn hygiene(builder: &mut Builder, layout: &Layout) {
         when,
     );
     // Fragments are whole packets by now: conntrack put them together before any rule.
-    let headers = [0, 43, 44, 51, 59, 60, 135, 139, 140].map(Value::from);
-    let when = vec![equal(field("ip6", "nexthdr"), set_of(headers))];
+    let chained = || equal(field("ip6", "nexthdr"), extension_headers());
+    sampled(builder, Counter::ExtensionHeader, chained());
+    let when = vec![chained()];
     dropped(
         builder,
         "a chain of headers hides the transport",
@@ -111,6 +118,26 @@ fn hygiene(builder: &mut Builder, layout: &Layout) {
         builder.rule("early", "IPv6 is off", refusal);
     }
     strangers(builder, layout);
+}
+
+/// Headers that IPv6 puts before the transport's.
+fn extension_headers() -> Expression {
+    set_of([0, 43, 44, 51, 59, 60, 135, 139, 140].map(Value::from))
+}
+
+/// Some of what is dropped for its header goes through the queue, so that there is a line about it.
+/// The daemon finds the same header and lets nothing of it pass; without a daemon the last chain drops
+/// what carries a class.
+fn sampled(builder: &mut Builder, counter: Counter, when: Statement) {
+    let statements = [
+        when,
+        original(),
+        within_limit(SAMPLES_PER_SECOND, SAMPLES_BURST),
+        count(counter),
+        set_packet_mark(CLASS_NON_TCP),
+        accept(),
+    ];
+    builder.rule("early", "a sample for the log", statements);
 }
 
 /// From outside towards a client: dropped without an answer, so that a scan learns nothing and
@@ -326,6 +353,15 @@ fn decide(builder: &mut Builder, layout: &Layout) {
     let when = vec![packet_marked(CLASS_MASK)];
     let why = "should have been queued: a missing queue rule is a stop";
     dropped_in(builder, chain, why, Counter::NotQueued, when);
+    // Sampled for the log: no verdict lets it pass.
+    for header in [
+        differ(field("ip", "hdrlength"), 5),
+        equal(field("ip6", "nexthdr"), extension_headers()),
+    ] {
+        let when = vec![packet_marked(VERDICT_MASK), header];
+        let why = "whatever was said of it";
+        dropped_in(builder, chain, why, Counter::Undecided, when);
+    }
     // A verdict given before the flow was ended may still be under way.
     let when = vec![ct_mark(CT_KILL, CT_KILL)];
     dropped_in(builder, chain, "being ended", Counter::Killed, when);
