@@ -57,6 +57,8 @@ struct Sighting {
     source: Source,
     /// Aliases followed to it in that answer, joined by spaces.
     chain: Option<Arc<str>>,
+    /// The resolver that gave that answer; not known any more after a restart.
+    resolver: Option<Arc<str>>,
 }
 
 /// The kind of record that named an address first.
@@ -80,6 +82,8 @@ pub struct Binding {
     pub source: Source,
     /// Aliases followed to it in that answer, joined by spaces.
     pub chain: Option<Arc<str>>,
+    /// The resolver that gave that answer; not known any more after a restart.
+    pub resolver: Option<Arc<str>>,
     /// When that was, monotonic.
     pub learnt_ms: u64,
     /// When the newest answer that held it goes stale, monotonic.
@@ -199,6 +203,7 @@ impl BindingStore {
             addr,
             source: sighting.source,
             chain: sighting.chain.clone(),
+            resolver: sighting.resolver.clone(),
             learnt_ms: sighting.learnt_ms,
             fresh_until_ms: sighting.fresh_until_ms.load(Ordering::Relaxed),
             until_ms: self.counts_until_ms(sighting),

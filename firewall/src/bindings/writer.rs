@@ -38,7 +38,7 @@ struct Learnt {
 }
 
 /// One address as an answer named it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The address.
     pub addr: IpAddr,
@@ -46,6 +46,8 @@ pub struct Seen {
     pub ttl_s: u32,
     /// Whether it was a hint in an HTTPS or SVCB record.
     pub hint: bool,
+    /// The resolver that named it.
+    pub resolver: Option<Arc<str>>,
 }
 
 /// What an answer changed.
@@ -159,7 +161,7 @@ impl BindingWriter {
                 learning.not_global = learning.not_global.saturating_add(1);
                 continue;
             }
-            let is_new = self.see(name, seen, chain, now_ms);
+            let is_new = self.see(name, &seen, chain, now_ms);
             learning.added = learning.added.saturating_add(usize::from(is_new));
             if seen.hint {
                 continue;
@@ -208,6 +210,7 @@ impl BindingWriter {
                 learnt_ms: address.learnt_ms,
                 source: address.source,
                 chain: address.chain,
+                resolver: None,
             };
             let is_over = now_ms > self.store.counts_until_ms(&sighting);
             if is_held || is_over || !self.store.may_be_bound(addr) {
@@ -303,7 +306,7 @@ impl BindingWriter {
     }
 
     /// Updates or makes one sighting; true for a new address.
-    fn see(&mut self, name: &Name, seen: Seen, chain: Option<&Arc<str>>, now_ms: u64) -> bool {
+    fn see(&mut self, name: &Name, seen: &Seen, chain: Option<&Arc<str>>, now_ms: u64) -> bool {
         let ttl_ms = u64::from(seen.ttl_s.clamp(1, TTL_MAX_S)).saturating_mul(1_000);
         let fresh_until_ms = now_ms.saturating_add(ttl_ms);
         let key = (name.clone(), seen.addr);
@@ -330,6 +333,7 @@ impl BindingWriter {
             learnt_ms: now_ms,
             source,
             chain: chain.map(Arc::clone),
+            resolver: seen.resolver.clone(),
         };
         self.insert(name, seen.addr, sighting);
         true
@@ -479,6 +483,7 @@ impl From<(IpAddr, u32)> for Seen {
             addr,
             ttl_s,
             hint: false,
+            resolver: None,
         }
     }
 }

@@ -6,7 +6,8 @@
 //! its time to live while flows use it, and when a packet needs it otherwise.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use inspect::{Answer, Bindings, Known, Query};
@@ -269,10 +270,17 @@ impl Desk {
         now_ms: u64,
         actions: &mut Vec<Action>,
     ) -> bool {
+        let resolvers: Vec<Option<Arc<str>>> = answer
+            .sources
+            .iter()
+            .map(|source| SocketAddr::from_str(&source.upstream).ok())
+            .map(|resolver| Some(resolver?.to_string().into()))
+            .collect();
         let addresses = answer.addresses.iter().map(|seen| Seen {
             addr: seen.address,
             ttl_s: seen.ttl_s,
             hint: seen.hint,
+            resolver: resolvers.get(usize::from(seen.source)).cloned().flatten(),
         });
         let chain: Option<Arc<str>> =
             (!answer.chain.is_empty()).then(|| answer.chain.join(" ").into());

@@ -401,3 +401,20 @@ fn what_was_bound_before_a_restart_is_bound_again_where_the_policy_still_names_i
         (true, true, false)
     );
 }
+
+#[test]
+fn binding_says_which_resolver_named_its_address() {
+    let mut desk = desk();
+    adopt(&mut desk, "postern:tls:api.example.org", 1);
+    let source = |upstream: &str| ipc::witness::SourceV1 {
+        upstream: upstream.to_owned(),
+        record_type: "A".to_owned(),
+    };
+    let mut answer = resolved("api.example.org", false);
+    answer.sources = vec![source("nonsense"), source("192.0.2.53:53")];
+    answer.addresses[0].source = 1;
+    answered(&mut desk, &answer);
+    let name = Name::parse(b"api.example.org").unwrap();
+    let found = desk.store.bindings_of(&name, None, NOW, 8);
+    assert_eq!(found[0].resolver.as_deref(), Some("192.0.2.53:53"));
+}
