@@ -16,7 +16,7 @@ import tarfile
 import zipfile
 
 COMPUTED = {
-    "id", "arn", "name", "name_prefix", "ipv6_addresses", "self_link", "address", "ip_address", "project", "region", "zone",
+    "id", "arn", "ipv6_cidr_block", "name", "name_prefix", "ipv6_addresses", "self_link", "address", "ip_address", "project", "region", "zone",
     "latest_version", "tags_all", "availability_zone", "vpc_id", "owner_id", "project_id", "most_recent", "fingerprint", "network",
 }
 SIMPLE = {

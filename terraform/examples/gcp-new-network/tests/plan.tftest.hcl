@@ -1,0 +1,30 @@
+mock_provider "google" {
+  mock_data "google_compute_subnetwork" {
+    defaults = {
+      network                  = "projects/p-12345/global/networks/prod"
+      self_link                = "projects/p-12345/regions/europe-west1/subnetworks/egress"
+      project                  = "p-12345"
+      private_ip_google_access = true
+    }
+  }
+  mock_data "google_compute_zones" {
+    defaults = { names = ["europe-west1-b", "europe-west1-c"] }
+  }
+  mock_data "google_project" {
+    defaults = { project_id = "p-12345", number = "123456789012" }
+  }
+  mock_data "google_compute_image" {
+    defaults = { self_link = "projects/p-12345/global/images/postern-1" }
+  }
+}
+
+variables {
+  project = "p-12345"
+}
+
+run "it_applies_at_once_from_nothing" {
+  assert {
+    condition     = output.opt_out_network_tag == "bypass-postern" && output.see_thru_until == formatdate("YYYY-MM-DD", timeadd(plantimestamp(), "336h"))
+    error_message = "the load balancer is the default route, and it watches"
+  }
+}
