@@ -102,7 +102,7 @@ resource "aws_launch_template" "appliance" {
   name_prefix            = "${local.name}-${each.key}-"
   image_id               = data.aws_ami.postern.id
   instance_type          = var.instance_type
-  user_data              = base64encode(local.user_data)
+  user_data              = base64encode(local.user_data[each.key])
   update_default_version = true
   ebs_optimized          = true
   tags                   = local.tags

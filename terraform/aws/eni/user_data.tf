@@ -3,7 +3,7 @@
 # also a TOML one, so jsonencode() does the quoting.
 
 locals {
-  user_data = join("\n", concat(
+  user_data = { for zone in keys(var.public_subnets) : zone => join("\n", concat(
     [
       "# Made by Terraform (terraform/aws/eni).",
       "[cloudsync]",
@@ -16,9 +16,12 @@ locals {
       "appliances = ${length(var.public_subnets)}",
       "[cloudsync.logs]",
       "group = ${jsonencode(var.log_group_name)}",
-      "group_managed = ${var.create_log_group}",
+      "group_managed = true", # Made here or by whoever create_log_group leaves it to; its retention too.
       "[cloudsync.aws]",
       "vpcs = ${jsonencode(var.served_vpcs)}",
+      "elastic_ip = false", # It is on the interface already.
+      "autoscaling_group = ${jsonencode("${local.name}-${zone}")}",
+      "launch_hook = ${jsonencode(local.launch_hook)}",
     ],
     flatten([for each in var.accounts : concat(
       ["[[cloudsync.aws.accounts]]", "account = ${jsonencode(each.account)}", "role = ${jsonencode(each.role)}", "vpcs = ${jsonencode(each.vpcs)}"],
@@ -26,7 +29,7 @@ locals {
     )]),
     local.overlay,
     [""],
-  ))
+  )) }
 
   overlay = length(var.overlay.groups) + length(var.overlay.clients) == 0 ? [] : concat(
     ["[overlay]"],

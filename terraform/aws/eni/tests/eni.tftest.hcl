@@ -49,6 +49,14 @@ run "an_interface_outlives_its_instance_and_there_is_exactly_one_instance" {
     condition     = alltrue([for group in aws_autoscaling_group.appliance : one(group.initial_lifecycle_hook).lifecycle_transition == "autoscaling:EC2_INSTANCE_LAUNCHING" && one(group.initial_lifecycle_hook).default_result == "ABANDON"])
     error_message = "a boot that never reports is abandoned"
   }
+  # The appliance completes the hook of its own group, so it has to know both names.
+  assert {
+    condition = alltrue([for zone, group in aws_autoscaling_group.appliance :
+      strcontains(base64decode(aws_launch_template.appliance[zone].user_data), "autoscaling_group = \"${group.name}\"") &&
+      strcontains(base64decode(aws_launch_template.appliance[zone].user_data), "launch_hook = \"${one(group.initial_lifecycle_hook).name}\"")
+    ])
+    error_message = base64decode(aws_launch_template.appliance["eu-west-1a"].user_data)
+  }
   assert {
     condition     = alltrue([for zone, association in aws_eip_association.appliance : association.network_interface_id == aws_network_interface.appliance[zone].id && association.allow_reassociation == false])
     error_message = "the address stays on the interface"
