@@ -10,6 +10,8 @@
 
 mod aws_documents;
 mod aws_instance;
+mod aws_parity;
+mod aws_permissions;
 mod bad_input;
 mod gcp;
 mod new_client;

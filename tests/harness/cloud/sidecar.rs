@@ -85,11 +85,16 @@ impl Sidecar {
 
     /// Runs `once` to its end.
     pub fn once(&self, arguments: &[&str]) -> Result<Output> {
+        self.command("once", arguments)
+    }
+
+    /// Runs another of its commands to its end.
+    pub fn command(&self, name: &str, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(binary()?);
-        command.arg("once").args(arguments).arg("--config");
+        command.arg(name).args(arguments).arg("--config");
         self.dress(&mut command)
             .output()
-            .context("running postern-cloudsync once")
+            .with_context(|| format!("running postern-cloudsync {name}"))
     }
 
     fn dress<'c>(&self, command: &'c mut Command) -> &'c mut Command {
