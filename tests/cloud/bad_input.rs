@@ -131,6 +131,13 @@ fn a_group_that_cannot_be_read_is_a_fault_and_costs_no_extra_readings() {
     };
     let policy = daemon.wait_policy(LIMIT, has_fault).unwrap().snapshot;
     assert_eq!(names(&policy), ["api.example.com"]);
+    let fault = policy.faults.iter().find(|fault| fault.object == foreign);
+    let detail = &fault.unwrap().detail;
+    // Whose it is, as far as the interface tells, and what to add.
+    assert!(
+        detail.contains("123456789012") && detail.contains("[[aws.accounts]]"),
+        "{detail}"
+    );
     assert!(
         stage
             .cloud

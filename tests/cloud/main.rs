@@ -8,6 +8,7 @@
     reason = "a test that cannot go on stops, and shows what it has"
 )]
 
+mod aws_accounts;
 mod aws_documents;
 mod aws_instance;
 mod aws_parity;

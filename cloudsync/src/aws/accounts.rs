@@ -26,7 +26,7 @@ pub(super) struct Account {
     /// The groups its interfaces are in.
     pub(super) groups: Groups,
     pages: Pages<Owned>,
-    last: RefCell<Vec<Owned>>,
+    last: RefCell<Option<Vec<Owned>>>,
 }
 
 impl Account {
@@ -78,21 +78,30 @@ impl Account {
     }
 
     /// Its interfaces, and how many pages that took. Another account that cannot be read now has
-    /// the interfaces it had, and is a trouble to be reported; our own is an error.
+    /// the interfaces it had, and is a trouble to be reported. Our own is an error, and so is one
+    /// that was not read since the start: without it the policy would be a smaller one.
     pub(super) async fn interfaces(
         &self,
         troubles: &mut Vec<Trouble>,
     ) -> Result<(Vec<Owned>, u32), CloudError> {
         match inventory::interfaces(&self.caller, &self.pages, &self.vpcs).await {
             Ok((found, pages)) => {
-                self.last.borrow_mut().clone_from(&found);
+                *self.last.borrow_mut() = Some(found.clone());
                 Ok((found, pages))
             }
-            Err(error) if self.id.is_empty() => Err(error),
-            Err(error) => {
-                troubles.push(self.trouble(&error));
-                Ok((self.last.borrow().clone(), 1))
-            }
+            Err(mut error) => match self.last.borrow().clone() {
+                Some(last) if !self.id.is_empty() => {
+                    troubles.push(self.trouble(&error));
+                    Ok((last, 1))
+                }
+                Some(_) => Err(error),
+                None => {
+                    if !self.id.is_empty() {
+                        error.call = format!("{} in account {}", error.call, self.id);
+                    }
+                    Err(error)
+                }
+            },
         }
     }
 

@@ -16,6 +16,8 @@ pub(super) const REGION: &str = "eu-west-1";
 #[derive(Debug, Clone, Copy)]
 pub struct Api {
     address: SocketAddr,
+    /// Of a role in another account; without one, moto's own account.
+    access_key: Option<[u8; 20]>,
 }
 
 /// What the service said no to.
@@ -70,7 +72,29 @@ pub struct Event {
 impl Api {
     /// A caller of whoever listens there.
     pub(super) fn new(address: SocketAddr) -> Self {
-        Self { address }
+        Self {
+            address,
+            access_key: None,
+        }
+    }
+
+    /// The same in another account.
+    pub fn in_account(&self, account: &str) -> Result<Self> {
+        let role = format!("arn:aws:iam::{account}:role/scene");
+        let pairs = [
+            ("Action", "AssumeRole"),
+            ("Version", "2011-06-15"),
+            ("RoleArn", role.as_str()),
+            ("RoleSessionName", "scene"),
+        ];
+        let kind = "application/x-www-form-urlencoded";
+        let answer = self.call("sts", kind, None, form_body(&pairs))?.text();
+        let key = text_of(&answer, "AccessKeyId").with_context(|| answer.clone())?;
+        let key = <[u8; 20]>::try_from(key.as_bytes()).context("a key of 20 letters")?;
+        Ok(Self {
+            access_key: Some(key),
+            ..*self
+        })
     }
 
     /// A new VPC.
@@ -329,7 +353,11 @@ impl Api {
         body: Vec<u8>,
     ) -> Result<Message> {
         // moto looks at the scope of the signature and not at the signature.
-        let scope = format!("test/20260101/{REGION}/{service}/aws4_request");
+        let key = self
+            .access_key
+            .map(|key| String::from_utf8_lossy(&key).into_owned());
+        let key = key.as_deref().unwrap_or("test");
+        let scope = format!("{key}/20260101/{REGION}/{service}/aws4_request");
         let authorization =
             format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0");
         let mut request = Message {
