@@ -126,15 +126,20 @@ fn sighting(binding: &Binding, name: &Name, now_ms: u64) -> String {
         .chain
         .as_ref()
         .map(|chain| format!(" through {chain}"));
+    let resolver = binding
+        .resolver
+        .as_ref()
+        .map(|resolver| format!(" from {resolver}"));
     let judged = if binding.judged {
         ", and a flow to it was judged"
     } else {
         ""
     };
     format!(
-        "{} is an address of {name}, {fresh} ({:?} record{}, learnt {ago} s ago, seen in {} answers{judged}); it counts for {left} s more",
+        "{} is an address of {name}, {fresh} ({:?} record{}{}, learnt {ago} s ago, seen in {} answers{judged}); it counts for {left} s more",
         binding.addr,
         binding.source,
+        resolver.unwrap_or_default(),
         aliases.unwrap_or_default(),
         binding.sightings
     )

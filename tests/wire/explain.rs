@@ -40,7 +40,7 @@ both_families! {
         let (code, answer) = explain(&lab, &[&client, "tls", RECORDER.name, &right]);
         assert_eq!(code, Some(0), "{answer}");
         assert_eq!((&answer["allowed"], &answer["gid"]), (&Value::Bool(true), &Value::from("web")), "{answer}");
-        assert!(says(&answer, &format!("{right} is an address of {}", RECORDER.name)) && says(&answer, "learnt"), "{answer}");
+        assert!(says(&answer, &format!("{right} is an address of {}", RECORDER.name)) && says(&answer, "from 203.0.113.53:53, learnt"), "{answer}");
         let (code, answer) = explain(&lab, &[&client, "tls", RECORDER.name, &wrong]);
         assert_eq!((code, &answer["reason"]), (Some(1), &Value::from("address_not_of_name")), "{answer}");
         assert!(says(&answer, &format!("{wrong} is no address of {}", RECORDER.name)) && says(&answer, &right), "{answer}");
