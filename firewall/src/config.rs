@@ -99,6 +99,10 @@ pub struct Users {
     pub operators: String,
     /// Group that owns the control socket and the spool.
     pub ipc_group: String,
+    /// Ask resolvers on behalf of this machine's own programs: cloudsync has to find its cloud.
+    pub resolvers: Vec<String>,
+    /// Other programs of this machine that may connect out, such as the one that keeps the clock.
+    pub services: Vec<String>,
 }
 
 /// A resolver's address; the port is 53 unless written.
@@ -276,6 +280,8 @@ impl Default for Users {
             publishers: vec!["postern-sync".to_owned()],
             operators: "postern".to_owned(),
             ipc_group: "postern-ipc".to_owned(),
+            resolvers: vec!["systemd-resolve".to_owned()],
+            services: vec!["_chrony".to_owned()],
         }
     }
 }
@@ -401,6 +407,37 @@ mod tests {
             .map(|upstream| upstream.0.to_string())
             .collect();
         assert_eq!(upstreams, ["10.0.0.2:53", "[fd00::1]:5353"]);
+    }
+
+    /// The file that is installed names every key, with its default or an example.
+    #[test]
+    fn packaged_configuration_lists_every_key_and_changes_nothing() {
+        let text = include_str!("../packaging/postern.toml");
+        assert_eq!(Config::parse(text).unwrap(), Config::default());
+        let uncommented: String = text
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(key) if !key.starts_with(' ') => format!("{key}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        Config::parse(&uncommented).unwrap();
+        let listed: toml::Table = toml::from_str(&uncommented).unwrap();
+        for table in [None, Some("spool"), Some("dns"), Some("users")] {
+            let keys = table.map_or(&listed, |name| listed[name].as_table().unwrap());
+            let probe = format!(
+                "{}zzz = 1\n",
+                table.map_or_else(String::new, |name| format!("[{name}]\n"))
+            );
+            let refused = toml::from_str::<Config>(&probe).unwrap_err();
+            let expected = refused.message().split('`').skip(3).step_by(2);
+            for key in expected {
+                assert!(
+                    keys.contains_key(key),
+                    "{table:?} {key} is not in postern.toml"
+                );
+            }
+        }
     }
 
     #[test]

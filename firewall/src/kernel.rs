@@ -242,12 +242,13 @@ fn layout(config: &Config) -> Layout {
             .flatten()
             .map(|user| user.uid.as_raw())
     };
-    let publishers: Vec<u32> = config
-        .users
-        .publishers
-        .iter()
-        .filter_map(|name| uid_of(name))
-        .collect();
+    let uids_of =
+        |names: &[String]| -> Vec<u32> { names.iter().filter_map(|name| uid_of(name)).collect() };
+    let publishers = uids_of(&config.users.publishers);
+    let mut resolving = vec![uid_of(&config.users.witness).unwrap_or(own)];
+    resolving.extend(uids_of(&config.users.resolvers));
+    let mut connecting = publishers.clone();
+    connecting.extend(uids_of(&config.users.services));
     Layout {
         queues: config.queues,
         ipv6_egress: match config.ipv6_egress {
@@ -268,8 +269,8 @@ fn layout(config: &Config) -> Layout {
         },
         users: Users {
             daemon: own,
-            resolving: vec![uid_of(&config.users.witness).unwrap_or(own)],
-            connecting: publishers.clone(),
+            resolving,
+            connecting,
             metadata: publishers,
         },
         ..Layout::default()

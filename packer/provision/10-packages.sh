@@ -1,0 +1,17 @@
+#!/bin/sh
+# Installs the appliance's packages: Debian's from wherever this machine installs from, ours from what was uploaded.
+# Offline it works as well, where the base holds Debian's already.
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+wanted=$(sed -e 's/#.*//' /tmp/postern/packages.txt)
+if [ "$(dpkg --print-architecture)" != amd64 ]; then
+  wanted=$(echo "$wanted" | sed "s/linux-image-cloud-amd64/linux-image-cloud-$(dpkg --print-architecture)/")
+fi
+# shellcheck disable=SC2086
+if ! dpkg-query -W $wanted >/dev/null 2>&1; then
+  apt-get -q update
+  # shellcheck disable=SC2086
+  apt-get -q install -y --no-install-recommends $wanted
+fi
+# Whatever else was uploaded comes too: an agent for sessions on AWS, say, which Debian does not have.
+dpkg --install /tmp/postern/packages/*.deb

@@ -1,0 +1,52 @@
+#!/bin/sh
+# Makes the machine an appliance: our network, names, time and units, no way in, nothing that runs user data.
+set -eu
+from=/tmp/postern/files
+
+# The clouds' own first-boot programs would run user data as a script and bring interfaces up their way.
+for package in cloud-init cloud-guest-utils netplan.io google-guest-agent google-osconfig-agent unattended-upgrades; do
+  if dpkg-query -W "$package" >/dev/null 2>&1; then
+    DEBIAN_FRONTEND=noninteractive apt-get -q purge -y "$package"
+  fi
+done
+rm -rf /etc/netplan /etc/cloud /etc/network/interfaces.d/* /etc/systemd/network/*
+install -m 0644 -t /etc/systemd/network "$from"/network/*.network
+install -m 0644 "$from/chrony.conf" /etc/chrony/chrony.conf
+# The boot loader's menu of Debian's cloud images stays as they made it.
+if [ -f /boot/grub/grub.cfg ] && grep -q '"Postern"' /boot/grub/grub.cfg; then
+  : # the qemu base's own, already as it must be
+elif [ -d /etc/default/grub.d ]; then
+  # shellcheck disable=SC2016 # read by update-grub
+  echo 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX console=tty0 console=ttyS0,115200 panic=5"' >/etc/default/grub.d/90-postern.cfg
+  update-grub
+fi
+
+# The witness asks the network's resolvers itself; everybody else asks systemd-resolved, whose packets the ruleset knows.
+ln -sf /run/systemd/resolve/resolv.conf /etc/resolv.conf
+sed -i 's/^hosts:.*/hosts: files resolve [!UNAVAIL=return] dns/' /etc/nsswitch.conf
+mkdir -p /etc/systemd/resolved.conf.d
+printf '[Resolve]\nLLMNR=no\nMulticastDNS=no\nDNSStubListener=no\n' >/etc/systemd/resolved.conf.d/postern.conf
+
+# No interface without the lockdown, and no policy before user data was read.
+for unit in systemd-networkd.service postern.service; do
+  mkdir -p "/etc/systemd/system/$unit.d"
+  printf '[Unit]\nRequires=postern-lockdown.service\nAfter=postern-lockdown.service\n' >"/etc/systemd/system/$unit.d/lockdown.conf"
+done
+mkdir -p /etc/systemd/system/postern-cloudsync.service.d
+printf '[Unit]\nRequires=postern-configure.service\nAfter=postern-configure.service\n' \
+  >/etc/systemd/system/postern-cloudsync.service.d/configured.conf
+install -m 0644 "$from/postern.toml" /etc/postern/postern.toml
+systemctl enable systemd-networkd systemd-resolved chrony postern-lockdown postern postern-tune postern-configure \
+  postern-cloudsync serial-getty@ttyS0
+# The way in is the session manager, the serial console or IAP, as the cloud's own permissions say.
+systemctl disable ssh.service ssh.socket sshd-keygen.service 2>/dev/null || true
+systemctl mask ssh.service ssh.socket systemd-networkd-wait-online.service
+passwd --lock root
+
+# Nothing here is for a desktop, and every unit less is a boot sooner.
+systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
+  man-db.timer fstrim.timer systemd-pcrmachine.service systemd-tpm2-setup.service systemd-tpm2-setup-early.service
+mkdir -p /etc/systemd/journald.conf.d
+printf '[Journal]\nStorage=persistent\nSystemMaxUse=64M\n' >/etc/systemd/journald.conf.d/postern.conf
+printf '[Manager]\nRuntimeWatchdogSec=30s\nShowStatus=no\n' >/etc/systemd/system.conf.d/postern.conf 2>/dev/null ||
+  { mkdir -p /etc/systemd/system.conf.d; printf '[Manager]\nRuntimeWatchdogSec=30s\nShowStatus=no\n' >/etc/systemd/system.conf.d/postern.conf; }
