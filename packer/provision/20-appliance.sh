@@ -32,6 +32,9 @@ for unit in systemd-networkd.service postern.service; do
   mkdir -p "/etc/systemd/system/$unit.d"
   printf '[Unit]\nRequires=postern-lockdown.service\nAfter=postern-lockdown.service\n' >"/etc/systemd/system/$unit.d/lockdown.conf"
 done
+# The daemon may read later only what is there when it starts: the folder of the resolvers' list is systemd-resolved's.
+printf '[Unit]\nWants=systemd-resolved.service\nAfter=systemd-resolved.service\n' \
+  >/etc/systemd/system/postern.service.d/resolvers.conf
 mkdir -p /etc/systemd/system/postern-cloudsync.service.d
 printf '[Unit]\nRequires=postern-configure.service\nAfter=postern-configure.service\n' \
   >/etc/systemd/system/postern-cloudsync.service.d/configured.conf
