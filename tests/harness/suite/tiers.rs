@@ -37,7 +37,7 @@ impl Tier {
     pub fn run(self, runner: &mut Runner, long: bool) -> Result<()> {
         match self {
             Self::Unit => unit(runner, long),
-            Self::Wire => wire(runner),
+            Self::Wire => wire(runner, long),
             Self::Boot => boot(runner),
             Self::Cloud => cloud(runner),
             Self::Terraform => terraform(runner),
@@ -88,7 +88,7 @@ fn unit(runner: &mut Runner, long: bool) -> Result<()> {
     if long { fuzz(runner) } else { Ok(()) }
 }
 
-fn wire(runner: &mut Runner) -> Result<()> {
+fn wire(runner: &mut Runner, long: bool) -> Result<()> {
     if !runner.prepare("wire: prerequisites", prerequisites::ensure)? {
         return Ok(());
     }
@@ -104,7 +104,19 @@ fn wire(runner: &mut Runner) -> Result<()> {
         "-E",
         "binary(wire) or (package(firewall) and kind(test))",
     ]);
-    runner.command("wire: tests", &mut tests)
+    runner.command("wire: tests", &mut tests)?;
+    if long { endurance(runner) } else { Ok(()) }
+}
+
+/// Reload at scale and ten minutes of memory, with an optimised Postern.
+fn endurance(runner: &mut Runner) -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--release", "-p", "firewall"]);
+    runner.command("long: build postern", &mut build)?;
+    let mut tests = as_root(run_tests()?);
+    tests.env("POSTERN_BIN", super::target_dir()?.join("release/postern"));
+    tests.args(["-p", "e2e", "--test", "endurance", "--no-capture"]);
+    runner.command("long: endurance", &mut tests)
 }
 
 fn boot(runner: &mut Runner) -> Result<()> {

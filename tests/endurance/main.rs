@@ -1,0 +1,186 @@
+//! What takes minutes, or all of a machine: reload and restart at scale, and memory over time. Run by
+//! `cargo suite --long` with an optimised Postern; what is measured is printed.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops, and a measurement is said"
+)]
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use e2e::daemon::{Daemon, INVENTORY};
+use e2e::load::{Fate, Load, LoadServer, Plan, publish_in_turn, wrong_verdicts};
+use e2e::publisher::{document, draft};
+use e2e::topology::{CLIENT_IF, Family, MIRROR, RECORDER, Site, Topology};
+use e2e::wait;
+
+/// Addresses the load comes from.
+const SOURCES: u8 = 100;
+
+/// Gives the client's machine those addresses.
+fn add_sources(lab: &Topology) {
+    let mut commands = String::new();
+    for host in 100..100 + SOURCES {
+        writeln!(commands, "addr add 10.77.2.{host}/32 dev {CLIENT_IF}").unwrap();
+    }
+    lab.client.ip(&commands).unwrap();
+    lab.client
+        .sysctl("net.ipv4.ip_local_port_range", "1024 65535")
+        .unwrap();
+}
+
+/// The usual policy with the load's clients, 20,000 further rules in 1,000 groups, and 50,000 further clients.
+fn large() -> String {
+    let mut text = INVENTORY.to_owned();
+    let client =
+        "[[client]]\naddress = \"10.77.2.0/24\"\ninstance = \"load\"\ngroups = [\"web\"]\n";
+    text.push_str(client);
+    for group in 0..1_000 {
+        writeln!(text, "[[group]]\nid = \"g{group}\"").unwrap();
+        for rule in 0..20 {
+            writeln!(
+                text,
+                "[[group.rule]]\ndescription = \"postern:tls:n{rule}.g{group}.example.net\"\n\
+                 protocol = \"tcp\"\nports = \"443\""
+            )
+            .unwrap();
+        }
+    }
+    for number in 0..50_000_u32 {
+        let [_, high, middle, low] = (0x0a80_0000 + number).to_be_bytes();
+        writeln!(
+            text,
+            "[[client]]\naddress = \"10.{high}.{middle}.{low}\"\ninstance = \"i-{number}\"\ngroups = [\"g{}\"]",
+            number % 1_000
+        )
+        .unwrap();
+    }
+    text.replacen("served = [", "served = [\"10.128.0.0/9\", ", 1)
+}
+
+fn plan(site: Site, per_second: u32, seconds: u64) -> Plan {
+    Plan {
+        to: site.at(Family::V4, 443),
+        from: (100..100 + SOURCES)
+            .map(|host| [10, 77, 2, host].into())
+            .collect(),
+        names: vec![site.name.to_owned()],
+        per_second,
+        lasting: Duration::from_secs(seconds),
+        threads: 32,
+    }
+}
+
+/// A whole number from the environment, for a shorter or a heavier run.
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(otherwise)
+}
+
+/// 20,000 rules and 50,000 clients are replaced while connections come as fast as this machine makes them, at most
+/// 5,000 a second. Adoption, promised within 200 ms of an appliance with processors of its own, is measured and
+/// bounded loosely: this machine is client, server and appliance at once, and may do other work.
+#[test]
+fn reload_at_scale() {
+    let lab = Topology::new().unwrap();
+    add_sources(&lab);
+    let daemon = Daemon::without_policy(&lab).unwrap();
+    let mut publisher = daemon.publisher().unwrap();
+    let with = document(&draft(&large()).unwrap()).unwrap();
+    let fewer = large().replace(
+        "old.allowed.example,recorder.allowed.example,",
+        "old.allowed.example,",
+    );
+    let without = document(&draft(&fewer).unwrap()).unwrap();
+    publish_in_turn(&mut publisher, [&with, &without], 2, Duration::from_secs(3)).unwrap();
+    let _servers = [RECORDER, MIRROR]
+        .map(|site| LoadServer::start(&lab.internet, site.at(Family::V4, 443), 48).unwrap());
+    let rate = u32::try_from(setting("POSTERN_LOAD_RATE", 5_000)).unwrap();
+    let calm = Load::start(&lab.client, &plan(MIRROR, rate / 2, 4))
+        .unwrap()
+        .finish();
+    let toggled = Load::start(&lab.client, &plan(RECORDER, rate / 2, 8)).unwrap();
+    let steady = Load::start(&lab.client, &plan(MIRROR, rate / 2, 8)).unwrap();
+    let turns = publish_in_turn(
+        &mut publisher,
+        [&with, &without],
+        5,
+        Duration::from_millis(1_500),
+    )
+    .unwrap();
+    let (toggled, steady) = (toggled.finish(), steady.finish());
+    let slowest = turns
+        .iter()
+        .map(|turn| turn.adopted - turn.asked)
+        .max()
+        .unwrap();
+    let (judged, wrong) = wrong_verdicts(&toggled, &turns);
+    eprintln!(
+        "adoption at most {slowest:?}; {:.0} connections/s; {judged} judged under one policy, {} wrong; \
+         hello to answer p50 {:?} p99 {:?} with reloads, {:?} and {:?} without",
+        toggled.rate() + steady.rate(),
+        wrong.len(),
+        steady.latency(500),
+        steady.latency(990),
+        calm.latency(500),
+        calm.latency(990),
+    );
+    assert!(wrong.is_empty(), "{:?}", wrong.first());
+    assert_eq!(steady.count(Fate::Reset), 0, "{:?}", steady.by_name());
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    let begun = || {
+        daemon
+            .logs()
+            .matching(&[("cat", "client"), ("outcome", "allowed")])
+            .len()
+    };
+    let lost = || daemon.metric("postern_flows_forgotten_total").unwrap();
+    let ended = || daemon.logs().lines("end").len();
+    let all = wait::holds(Duration::from_secs(60), || ended() >= begun());
+    eprintln!("{} allowed, {} ends, {} lost", begun(), ended(), lost());
+    assert!(all && lost() == 0.0);
+}
+
+/// Resident memory at the end of ten minutes is at most 1.1 times that after two. `POSTERN_SOAK_SECONDS` makes it
+/// shorter, for trying it out; the first look is then at a fifth of it.
+#[test]
+fn memory_does_not_grow() {
+    let lab = Topology::new().unwrap();
+    add_sources(&lab);
+    let inventory = format!(
+        "{INVENTORY}\n[[client]]\naddress = \"10.77.2.0/24\"\ninstance = \"load\"\ngroups = [\"web\"]\n"
+    );
+    let daemon = Daemon::start(&lab, &inventory).unwrap();
+    let _server = LoadServer::start(&lab.internet, MIRROR.at(Family::V4, 443), 32).unwrap();
+    let seconds = setting("POSTERN_SOAK_SECONDS", 600);
+    let started = Instant::now();
+    let load = Load::start(&lab.client, &plan(MIRROR, 500, seconds)).unwrap();
+    let first_look = Duration::from_secs(seconds / 5);
+    let mut early = None;
+    let mut turn = 0_u32;
+    while started.elapsed() < Duration::from_secs(seconds) {
+        std::thread::sleep(Duration::from_secs(2));
+        // A policy that changes all the while, as one of a cloud does.
+        turn += 1;
+        let fresh = inventory.replace(
+            "instance = \"load\"",
+            &format!("instance = \"load-{turn}\""),
+        );
+        daemon.replace(&fresh).unwrap();
+        if early.is_none() && started.elapsed() >= first_look {
+            early = Some(daemon.resident_bytes().unwrap());
+        }
+    }
+    let late = daemon.resident_bytes().unwrap();
+    let outcome = load.finish();
+    let early = early.expect("a first look");
+    eprintln!(
+        "{} connections; {early} bytes after {first_look:?}, {late} at the end",
+        outcome.attempts.len()
+    );
+    assert_eq!(outcome.count(Fate::Reset), 0);
+    assert!(late * 10 <= early * 11, "{early} bytes became {late}");
+}
