@@ -8,6 +8,7 @@
 )]
 
 mod bundles;
+mod checkov;
 mod documents;
 mod modules;
 mod variables;
