@@ -116,7 +116,7 @@ variable "see_thru_until" {
 }
 
 variable "machine_type" {
-  description = "Size of each appliance, at least 1 GiB of memory. The cost table in terraform/COST.md says which carries what. An Arm type (t2a, c4a) needs an Arm image."
+  description = "Size of each appliance, at least 1 GiB of memory. The cost table in terraform/COST.md says which carries what. An Arm type (t2a, c4a) needs an Arm image: image_family = \"postern-arm64\"."
   type        = string
   default     = "e2-small"
 
@@ -149,9 +149,9 @@ variable "image_project" {
 }
 
 variable "image_family" {
-  description = "Family of the image."
+  description = "Family of the image: packer/ names it postern-amd64 or postern-arm64."
   type        = string
-  default     = "postern"
+  default     = "postern-amd64"
 
   validation {
     condition     = can(regex("^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$", var.image_family))
