@@ -22,12 +22,15 @@ mod instances;
 mod logging;
 mod metadata;
 mod names;
+mod preflight;
 mod projects;
 mod secrets;
 mod subnets;
 
 pub(crate) use address::ExternalAddress;
 pub(crate) use logging::CloudLogging;
+pub(crate) use preflight::checks;
+pub(crate) use secrets::Secrets;
 
 use assign::Parts;
 use firewalls::FirewallRule;

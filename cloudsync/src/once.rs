@@ -17,7 +17,7 @@ use crate::cloud::{Cloud, Store};
 use crate::config::{Config, ProviderKind};
 use crate::documents::Documents;
 use crate::file::{FileCloud, NoStore};
-use crate::gcp::Gcp;
+use crate::gcp::{Gcp, Secrets};
 use crate::sync::{draft, references};
 
 /// How long the daemon may take to adopt.
@@ -60,7 +60,7 @@ pub(crate) async fn once(options: Options) -> anyhow::Result<ExitCode> {
         }
         ProviderKind::Gcp => {
             let cloud = Gcp::new(&config).await?;
-            read(&config, &cloud, None::<NoStore>).await?
+            read(&config, &cloud, Some(Secrets::new(&config).await?)).await?
         }
     };
     let publication = Publication::new(draft)?;

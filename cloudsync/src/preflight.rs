@@ -13,9 +13,10 @@ use policy::annotation::Standing;
 use serde::Serialize;
 
 use crate::aws::Session;
-use crate::cloud::{Answer, DescribedRule, Reading};
+use crate::cloud::{Answer, Cloud as _, CloudError, DescribedRule, Reading, Store};
 use crate::config::{Config, ProviderKind};
 use crate::documents::Documents;
+use crate::gcp::{self, Gcp, Secrets};
 use crate::sync::{draft, references};
 
 /// What to look at, and how to say it.
@@ -100,8 +101,9 @@ pub(crate) async fn preflight(options: Options) -> anyhow::Result<ExitCode> {
     let config = Rc::new(Config::load(options.config.as_deref())?);
     let findings = match config.provider {
         ProviderKind::Aws => aws(&config).await,
-        ProviderKind::Gcp | ProviderKind::File => {
-            bail!("preflight looks at AWS; `once --dry-run` says what is wrong with a policy")
+        ProviderKind::Gcp => gcp(&config).await?,
+        ProviderKind::File => {
+            bail!("preflight looks at a cloud; `once --dry-run` says what is wrong with a policy")
         }
     };
     let mut out = std::io::stdout().lock();
@@ -122,31 +124,50 @@ async fn aws(config: &Rc<Config>) -> Vec<Finding> {
     let session = Session::load(config).await;
     let cloud = session.cloud(config).await;
     let mut findings = session.checks(config, &cloud).await;
-    let answer = match crate::cloud::Cloud::read(&cloud).await {
+    let answer = cloud.read().await;
+    if let Ok(Answer::Reading(reading)) = &answer {
+        findings.extend(closed(reading));
+    }
+    findings.extend(policy(config, answer, session.store()).await);
+    findings
+}
+
+/// A rule's own destination opens nothing in GCP that was not open, so it closes nothing either.
+async fn gcp(config: &Rc<Config>) -> anyhow::Result<Vec<Finding>> {
+    let cloud = Gcp::new(config).await?;
+    let mut findings = gcp::checks(config, &cloud).await;
+    let store = Secrets::new(config).await?;
+    findings.extend(policy(config, cloud.read().await, store).await);
+    Ok(findings)
+}
+
+/// What is wrong with the policy itself.
+async fn policy<S: Store + 'static>(
+    config: &Rc<Config>,
+    answer: Result<Answer, CloudError>,
+    store: S,
+) -> Vec<Finding> {
+    let answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
-            findings.push(Finding::bad(
+            return vec![Finding::bad(
                 "policy",
                 format!("cannot be read: {error}"),
                 "mend what is reported above",
-            ));
-            return findings;
+            )];
         }
     };
-    let mut documents = Documents::new(Some(Rc::new(session.store())), Rc::clone(config));
+    let mut documents = Documents::new(Some(Rc::new(store)), Rc::clone(config));
     let kept = documents.refresh(&references(&answer)).await;
-    if let Answer::Reading(reading) = &answer {
-        findings.extend(closed(reading));
-    }
     let faults = draft(&answer, &kept).faults;
-    findings.extend(faults.iter().map(|fault| {
+    if faults.is_empty() {
+        return vec![Finding::good("policy", "no fault in any description")];
+    }
+    let bad = faults.iter().map(|fault| {
         let fix = "correct the object named; `postern lint` tries a description beforehand";
         Finding::bad("policy", fault.to_string(), fix)
-    }));
-    if faults.is_empty() {
-        findings.push(Finding::good("policy", "no fault in any description"));
-    }
-    findings
+    });
+    bad.collect()
 }
 
 /// Annotated rules whose names are out of reach: the rule's own destination is narrower than the

@@ -17,7 +17,7 @@ use crate::cloud::{Cloud, LogSink, Store};
 use crate::config::{Config, ProviderKind};
 use crate::documents::Documents;
 use crate::file::{FileCloud, NoStore};
-use crate::gcp::{CloudLogging, ExternalAddress, Gcp};
+use crate::gcp::{CloudLogging, ExternalAddress, Gcp, Secrets};
 use crate::link::{self, Link, LinkState};
 use crate::ship::{Cursor, Shipper};
 use crate::sync::{Sync, Wires};
@@ -61,7 +61,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
                 true => Some(CloudLogging::new(&config).await?),
                 false => None,
             };
-            let store = None::<NoStore>;
+            let store = Some(Secrets::new(&config).await?);
             start(&mut tasks, &config, Parts { cloud, store, sink })?;
         }
     }

@@ -73,6 +73,11 @@ impl ExternalAddress {
         }))
     }
 
+    /// How many addresses the instance could take.
+    pub(super) async fn count_free(&self) -> Result<usize, CloudError> {
+        self.free().await.map(|free| free.len())
+    }
+
     /// Looks for ever.
     pub(crate) async fn run(self) {
         let mut backoff = Backoff::new(BACKOFF_MAX);

@@ -70,6 +70,21 @@ impl CloudLogging {
     }
 }
 
+impl CloudLogging {
+    /// Asks whether an entry would be taken, without writing it.
+    pub(super) async fn try_out(&self) -> Result<(), CloudError> {
+        let entry = LogEntry::new().set_text_payload("preflight");
+        let request = self
+            .client
+            .write_log_entries()
+            .set_log_name(format!("{}-{}", self.prefix, Stream::Config))
+            .set_resource(self.resource.clone())
+            .set_dry_run(true)
+            .set_entries([entry]);
+        call(CALL, 1, request.send()).await.map(drop)
+    }
+}
+
 /// <https://cloud.google.com/monitoring/api/resources#tag_gce_instance>
 fn resource(own: &Own) -> MonitoredResource {
     MonitoredResource::new()

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
+
 /// Where the server is when the environment does not say. By address: an appliance may have no
 /// resolver yet (<https://cloud.google.com/compute/docs/metadata/querying-metadata>).
 const HOST: &str = "169.254.169.254";
@@ -87,6 +90,18 @@ impl Metadata {
         found.sort_unstable();
         found.dedup();
         found
+    }
+
+    /// Seconds by which our clock is ahead of the host's.
+    pub(super) async fn clock_offset(&self) -> Option<i64> {
+        let request = self
+            .client
+            .get(format!("{}/instance/id", self.root))
+            .header("Metadata-Flavor", "Google");
+        let answer = request.send().await.ok()?;
+        let date = answer.headers().get("date")?.to_str().ok()?;
+        let theirs = OffsetDateTime::parse(date, &Rfc2822).ok()?;
+        Some((OffsetDateTime::now_utc() - theirs).whole_seconds())
     }
 
     /// The instance's external address, if it has one.

@@ -5,7 +5,9 @@ use google_cloud_secretmanager_v1::client::SecretManagerService;
 use super::error::{call, incomplete};
 use super::metadata::Metadata;
 use super::unusable;
-use crate::cloud::{CloudError, CloudErrorKind};
+use policy::annotation::ListReference;
+
+use crate::cloud::{CloudError, CloudErrorKind, Store};
 use crate::config::Config;
 
 const CALL: &str = "secrets.versions.access";
@@ -63,6 +65,28 @@ impl Secrets {
             return Err(incomplete(&place, 1, "payload with the right check sum"));
         }
         String::from_utf8(payload.data.to_vec()).map_err(|_| incomplete(&place, 1, "text"))
+    }
+}
+
+impl Store for Secrets {
+    async fn preferences(&self, name: &str) -> Result<Option<String>, CloudError> {
+        match self.own(name).await {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind == CloudErrorKind::Missing => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn list(&self, reference: &ListReference) -> Result<String, CloudError> {
+        match reference {
+            ListReference::Named(name) | ListReference::Secret(name) => self.own(name).await,
+            ListReference::Project(path) => self.access(path).await,
+            ListReference::Arn(arn) => Err(CloudError {
+                call: format!("{CALL} {arn}"),
+                kind: CloudErrorKind::Missing,
+                detail: "this is a name of AWS's, and the deployment is on GCP".to_owned(),
+            }),
+        }
     }
 }
 
