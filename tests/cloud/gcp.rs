@@ -2,7 +2,9 @@
 
 mod address;
 mod bad_input;
+mod documents;
 mod equal;
 mod policy;
+mod preflight;
 mod ship;
 mod stage;

@@ -24,6 +24,7 @@ fn a_reserved_address_with_the_label_is_taken_and_no_other() {
         .reserve("203.0.113.8", &json!({"discriminat": "any"}));
     let mut granted = permissions("policy");
     granted.extend(permissions("address"));
+    granted.extend(permissions("secrets"));
     stage.google.grant(Policy::Granted(granted.clone()));
     let mut sidecar = appliance(&stage);
     sidecar.start().unwrap();

@@ -82,6 +82,9 @@ pub(super) fn write(world: &mut World, body: &[u8]) -> Message {
         }
     }
     let is_partial = request["partialSuccess"].as_bool().unwrap_or_default();
+    if request["dryRun"] == true && errors.is_empty() {
+        return ok(&json!({}));
+    }
     if errors.is_empty() || (is_partial && !good.is_empty()) {
         for entry in good {
             keep(world, entry);
@@ -130,6 +133,13 @@ fn whole(request: &Value, entry: &Value) -> Result<Value, String> {
     severity(&mut entry)?;
     if entry["jsonPayload"].is_object() == entry["textPayload"].is_string() {
         return Err("exactly one payload".to_owned());
+    }
+    if entry["timestamp"].is_null() {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let now = u64::try_from(now.as_millis()).unwrap_or_default();
+        entry["timestamp"] = Timestamp::from_unix_ms(now).to_string().into();
     }
     let time = Timestamp::parse(entry["timestamp"].as_str().unwrap_or_default())
         .map_err(|_| "Invalid timestamp")?;
