@@ -331,7 +331,9 @@ impl Double {
     /// A document of another account, asked for where it is.
     fn document(&self, request: &Message) -> Option<Message> {
         let asked: Value = serde_json::from_slice(&request.body).ok()?;
-        let arn = asked["Name"].as_str().or(asked["SecretId"].as_str())?;
+        let arn = asked["Name"]
+            .as_str()
+            .or_else(|| asked["SecretId"].as_str())?;
         let body = self.state().foreign.get(arn)?.clone();
         let signed_for = request.headers.get("authorization")?.split('/').nth(2)?;
         if arn.split(':').nth(3) != Some(signed_for) {

@@ -101,7 +101,7 @@ fn after(call: &Call) -> Result<Option<String>, Message> {
     let Some(token) = token else { return Ok(None) };
     let key = token
         .strip_prefix("double.")
-        .and_then(|hex| super::super::pages::unhex(hex));
+        .and_then(super::super::pages::unhex);
     let key = key.and_then(|key| key.split_once('|').map(|(_, key)| key.to_owned()));
     key.map(Some)
         .ok_or_else(|| invalid("Invalid value for field 'pageToken'"))
@@ -112,7 +112,7 @@ pub(super) fn page(query: &BTreeMap<String, String>) -> u32 {
     let token = query
         .get("pageToken")
         .and_then(|token| token.strip_prefix("double."));
-    let key = token.and_then(|hex| super::super::pages::unhex(hex));
+    let key = token.and_then(super::super::pages::unhex);
     key.and_then(|key| key.split_once('|')?.0.parse().ok())
         .unwrap_or(1)
 }
@@ -179,12 +179,11 @@ pub(super) fn answer(
     }
 }
 
+/// Items with the keys they are ordered by, and the token of the next page.
+type Page<T> = (Vec<(String, T)>, Option<String>);
+
 /// One page of what is behind the key that was last handed out.
-fn page_of<T>(
-    call: &Call,
-    mut items: Vec<(String, T)>,
-    most: usize,
-) -> Result<(Vec<(String, T)>, Option<String>), Message> {
+fn page_of<T>(call: &Call, mut items: Vec<(String, T)>, most: usize) -> Result<Page<T>, Message> {
     items.sort_by(|one, other| one.0.cmp(&other.0));
     let after = after(call)?;
     let mut left = items

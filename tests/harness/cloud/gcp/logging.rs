@@ -182,12 +182,10 @@ fn resource(resource: &Value) -> Result<(), String> {
 }
 
 fn severity(entry: &mut Value) -> Result<(), String> {
-    let known = SEVERITIES
-        .iter()
-        .find(|(number, name)| match &entry["severity"] {
-            Value::Null => *number == 0,
-            given => given.as_u64() == Some(*number) || given == name,
-        });
+    let known = SEVERITIES.iter().find(|(number, name)| {
+        let given = &entry["severity"];
+        (given.is_null() && *number == 0) || given.as_u64() == Some(*number) || given == name
+    });
     let (_, name) = known.ok_or("Invalid severity")?;
     entry["severity"] = (*name).into();
     Ok(())
