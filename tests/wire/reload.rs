@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::daemon::INVENTORY;
+use e2e::daemon::{Daemon, INVENTORY};
 use e2e::hello::{self, ClientHello};
 use e2e::packet::{Seen, flags, icmp, ip, udp};
 use e2e::peer::{Recorder, Script};
@@ -154,6 +154,31 @@ both_families! {
         assert!(client.wait_reset().unwrap());
         assert!(server.wait_reset().unwrap());
         scene.assert_never_left(EVIL_MARK);
+    }
+}
+
+both_families! {
+    /// A workload that has just started: nothing of it leaves and nothing answers it until it is known, then it is
+    /// served as if it had always been.
+    fn new_client_waits_and_is_not_reset(family) {
+        let lab = Topology::new().unwrap();
+        let daemon = Daemon::without_policy(&lab).unwrap();
+        let mut publisher = daemon.publisher().unwrap();
+        let (others, _) = INVENTORY.split_once("[[client]]\naddress = \"10.77.1.66\"").unwrap();
+        publisher.publish(others).unwrap();
+        let scene = Scene::around(&lab, family, daemon, Script::Tls);
+        let inside = lab.capture_inside().unwrap();
+        let mut tcp = scene.unconnected();
+        for _ in 0..3 {
+            tcp.put(&tcp.syn()).unwrap();
+            assert!(tcp.receive(Duration::from_millis(200), |_| true).is_none(), "it was answered");
+        }
+        assert_eq!(scene.outside.matching(|seen| seen.to == tcp.remote), [], "its SYN left");
+        publisher.publish(INVENTORY).unwrap();
+        tcp.handshake().unwrap();
+        finish(&mut tcp, &allowed());
+        let resets = inside.matching(|seen| seen.to == tcp.local && seen.has(flags::RST));
+        assert_eq!(resets, [], "it was reset");
     }
 }
 
