@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use ipc::control;
 use ipnet::IpNet;
@@ -168,8 +169,10 @@ impl Kernel {
         for _ in 1..REPAIR_ATTEMPTS {
             match self.repair_once() {
                 Ok(()) => return Ok(()),
-                Err(error) => tracing::debug!(error = crate::cli::chain(&error), "once more"),
+                Err(error) => tracing::info!(error = crate::cli::chain(&error), "once more"),
             }
+            // Whoever edits may not have finished; the latch is closed meanwhile.
+            std::thread::sleep(REPAIR_PAUSE);
         }
         self.repair_once()
     }
@@ -279,4 +282,5 @@ fn layout(config: &Config) -> Layout {
 
 /// An edit may fall into a repair, and the next one into the next; one that is there every time is not
 /// repairable.
-const REPAIR_ATTEMPTS: u32 = 8;
+const REPAIR_ATTEMPTS: u32 = 10;
+const REPAIR_PAUSE: Duration = Duration::from_millis(50);

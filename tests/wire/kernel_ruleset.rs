@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use e2e::daemon::get;
 use e2e::packet::flags;
 use e2e::topology::Topology;
 use e2e::wait;
@@ -73,7 +74,9 @@ both_families! {
                 for _ in 0..10 {
                     scene.put_new_flows();
                 }
-                assert!(wait::holds(PATIENCE, || present(&lab).as_ref() == Some(&ours)), "{change}: not put back");
+                // The queue rule comes after the table; health is red until both are verified.
+                let whole = || present(&lab).as_ref() == Some(&ours) && get(&lab.firewall, 1042, "/healthz").is_ok();
+                assert!(wait::holds(PATIENCE, whole), "{change}: not put back");
                 assert_echo(&mut judged, format!("judged flows live through {change:?} {round}").as_bytes());
             }
             scene.assert_refused(change, &evil(), &["name_not_allowed"]);

@@ -37,10 +37,10 @@ fn every_reason_is_provoked_by_packets_and_found_in_the_log() {
     let excused = |reason: &Reason| NOT_PROVOKED.iter().any(|(one, _)| one == reason);
     for reason in Reason::ALL {
         assert!(
-            provoked(&reason) != excused(&reason),
+            provoked(reason) != excused(reason),
             "{reason:?}: provoked {}, excused {}",
-            provoked(&reason),
-            excused(&reason)
+            provoked(reason),
+            excused(reason)
         );
     }
 }
