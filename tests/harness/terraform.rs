@@ -158,7 +158,6 @@ pub fn checkov() -> Result<PathBuf> {
 /// When something cannot be installed.
 pub fn prepare() -> Result<()> {
     Terraform::with_stubs()?;
-    Terraform::with_aws_2021()?;
     checkov().map(drop)
 }
 

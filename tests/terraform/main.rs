@@ -1,5 +1,5 @@
-//! The Terraform tier: every module and example against current schemas, its own tests, and the AWS modules for real against
-//! moto. Everything offline but for packages; see `harness/terraform.rs`.
+//! The Terraform tier: every module and example against current schemas, and its own tests. Everything offline but for
+//! packages; see `harness/terraform.rs`.
 
 #![expect(
     clippy::unwrap_used,

@@ -19,7 +19,7 @@ pub enum Tier {
     Boot,
     /// Both clouds' interfaces, played by small servers on loopback.
     Cloud,
-    /// Every module against current provider schemas, and the AWS ones for real against moto.
+    /// Every Terraform module and example against current provider schemas.
     Terraform,
 }
 
