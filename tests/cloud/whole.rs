@@ -100,6 +100,17 @@ impl<'t> Whole<'t> {
         found.unwrap_or_else(|| panic!("no {fields:?} in {stream}: {:#?}", self.told(stream)))
     }
 
+    /// What CloudWatch Logs charges for everything about one allowed connection to this name.
+    fn bytes_about(&self, name: &str) -> usize {
+        let lines = self.daemon.lines();
+        let is_about = |line: &&String| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            line["dhost"] == name && line["outcome"] == "allowed"
+        };
+        let events = lines.iter().filter(is_about);
+        events.map(|line| line.len() + 26).sum()
+    }
+
     /// Waits until CloudWatch has exactly the lines the daemon wrote, byte for byte.
     fn expect_equal(&self) {
         let mut both = (BTreeSet::new(), BTreeSet::new());
@@ -164,7 +175,14 @@ fn a_description_decides_a_packet_and_cloudwatch_tells() {
     );
     assert_eq!(added["policy_id"], allowed["policy_id"]);
     whole.expect("config", &[("cat", "client"), ("outcome", "accepted")]);
+    whole.expect("end", &[("dhost", API.name)]);
     whole.expect_equal();
+    let per_connection = whole.bytes_about(API.name);
+    // As the service counts: 26 bytes beside each event..
+    assert!(
+        per_connection <= 1_500,
+        "{per_connection} bytes a connection"
+    );
 }
 
 #[test]
