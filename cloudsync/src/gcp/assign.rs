@@ -76,12 +76,7 @@ pub(super) fn reading(parts: Parts<'_>) -> Reading {
         });
     }
     interfaces.sort_unstable();
-    let mut served: Vec<IpNet> = served
-        .flat_map(|subnet| subnet.nets.iter().copied())
-        .collect();
-    served.extend(parts.served);
-    served.sort_unstable();
-    served.dedup();
+    let served = nets(&served.collect::<Vec<_>>(), parts.served);
     Reading {
         groups: interfaces
             .iter()
@@ -95,6 +90,18 @@ pub(super) fn reading(parts: Parts<'_>) -> Reading {
         served,
         troubles: Vec::new(),
     }
+}
+
+/// The networks of subnets, and others.
+fn nets(subnets: &[&Subnet], more: &[IpNet]) -> Vec<IpNet> {
+    let mut nets: Vec<IpNet> = subnets
+        .iter()
+        .flat_map(|subnet| subnet.nets.clone())
+        .collect();
+    nets.extend(more);
+    nets.sort_unstable();
+    nets.dedup();
+    nets
 }
 
 impl Parts<'_> {
