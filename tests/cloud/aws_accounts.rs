@@ -35,7 +35,7 @@ fn interfaces_and_groups_of_another_account_are_read_through_its_role() {
         .clients
         .iter()
         .find(|client| client.net == "10.88.1.10/32".parse().unwrap());
-    assert_eq!(client.unwrap().groups, [gid.clone()]);
+    assert_eq!(client.unwrap().groups, std::slice::from_ref(&gid));
 
     // The role is taken from us, and what it said is in nobody's memory: no smaller policy is published.
     stage.cloud.double.deny("sts:AssumeRole", true);

@@ -2,6 +2,7 @@
 //! decides real connections and is read back from CloudWatch.
 
 #![expect(
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stderr,
     clippy::unwrap_used,

@@ -131,6 +131,11 @@ fn reload_at_scale() {
     assert!(wrong.is_empty(), "{:?}", wrong.first());
     assert_eq!(steady.count(Fate::Reset), 0, "{:?}", steady.by_name());
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    every_end_is_said_or_counted(&daemon);
+}
+
+/// What is not said is counted: no flow goes missing without a trace.
+fn every_end_is_said_or_counted(daemon: &Daemon<'_>) {
     let begun = || {
         daemon
             .logs()
@@ -139,7 +144,6 @@ fn reload_at_scale() {
     };
     let lost = || daemon.metric("postern_flows_forgotten_total").unwrap();
     let ended = || daemon.logs().lines("end").len();
-    // What is not said is counted: no flow goes missing without a trace.
     let accounted = || ended() + format!("{:.0}", lost()).parse::<usize>().unwrap();
     let all = wait::holds(Duration::from_secs(60), || accounted() >= begun());
     eprintln!("{} allowed, {} ends, {} lost", begun(), ended(), lost());

@@ -236,7 +236,7 @@ fn sorted(value: Value) -> Value {
             let sorted = fields.into_iter().map(|(key, value)| (key, sorted(value)));
             Value::Object(sorted.collect())
         }
-        other => other,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
     }
 }
 

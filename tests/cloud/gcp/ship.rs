@@ -137,7 +137,7 @@ fn a_log_service_in_trouble_delays_lines_and_doubles_none() {
     scene.daemon.on_shipped(move |_| {
         let written = payloads(&google.entries("postern-flow"));
         assert!(
-            written.contains(&parsed(&[last.clone()])[0]),
+            written.contains(&parsed(std::slice::from_ref(&last))[0]),
             "reported before it was written"
         );
     });
