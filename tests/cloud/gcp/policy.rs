@@ -1,5 +1,10 @@
 //! Firewall rules become groups, machines become clients.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a test reads answers whose form it knows"
+)]
+
 use std::time::Duration;
 
 use e2e::cloud::{Firewall, Google, GoogleBreak, GoogleFault, Machine, Policy};
