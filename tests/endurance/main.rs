@@ -135,6 +135,7 @@ fn reload_at_scale() {
 }
 
 /// What is not said is counted: no flow goes missing without a trace.
+#[expect(clippy::print_stderr, reason = "the figures are the point")]
 fn every_end_is_said_or_counted(daemon: &Daemon<'_>) {
     let begun = || {
         daemon

@@ -213,6 +213,7 @@ fn overlap(dns: &DnsDouble) -> f64 {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one scan, looked at from all sides")]
 fn one_clients_scan_does_not_starve_anothers_names() {
     let lab = Topology::new().unwrap();
     let dns = lab.double(DOUBLE).unwrap();

@@ -41,6 +41,7 @@ fn plan(site: e2e::topology::Site, per_second: u32, seconds: u64) -> Plan {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one load, looked at from all sides")]
 fn reloads_under_load_judge_each_connection_by_one_generation_and_log_every_end() {
     let lab = Topology::new().unwrap();
     add_clients(&lab);
