@@ -158,6 +158,7 @@ pub fn checkov() -> Result<PathBuf> {
 /// When something cannot be installed.
 pub fn prepare() -> Result<()> {
     Terraform::with_stubs()?;
+    Terraform::with_aws_2021()?;
     checkov().map(drop)
 }
 
