@@ -51,5 +51,5 @@ systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2sc
   man-db.timer fstrim.timer systemd-pcrmachine.service systemd-tpm2-setup.service systemd-tpm2-setup-early.service
 mkdir -p /etc/systemd/journald.conf.d
 printf '[Journal]\nStorage=persistent\nSystemMaxUse=64M\n' >/etc/systemd/journald.conf.d/postern.conf
-printf '[Manager]\nRuntimeWatchdogSec=30s\nShowStatus=no\n' >/etc/systemd/system.conf.d/postern.conf 2>/dev/null ||
-  { mkdir -p /etc/systemd/system.conf.d; printf '[Manager]\nRuntimeWatchdogSec=30s\nShowStatus=no\n' >/etc/systemd/system.conf.d/postern.conf; }
+mkdir -p /etc/systemd/system.conf.d
+printf '[Manager]\nRuntimeWatchdogSec=30s\nShowStatus=no\n' >/etc/systemd/system.conf.d/postern.conf
