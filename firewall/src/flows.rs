@@ -185,8 +185,13 @@ impl Follower {
             self.go_on_rejudging();
             self.go_on_ending();
             if quiet && self.compare_at.is_some_and(|at| at <= Instant::now()) {
-                self.compare_at = Some(Instant::now() + COMPARE_EVERY);
                 self.compare_with_table();
+                let again = if self.flows.has_suspects() {
+                    SETTLED
+                } else {
+                    COMPARE_EVERY
+                };
+                self.compare_at = Some(Instant::now() + again);
             }
             self.sweep();
             self.ledger.flush(&self.flows);
@@ -281,7 +286,7 @@ impl Follower {
                     // The kernel offers again what it could not deliver: not yet lost.
                     self.compare_at = Some(Instant::now() + SETTLED);
                 }
-                report.entries == 0
+                report.drained
             }
             Err(error) => {
                 tracing::error!(%error, "receiving the ends of flows");

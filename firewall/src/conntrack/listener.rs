@@ -22,6 +22,8 @@ const DATAGRAMS_PER_RECEIVE: usize = 256;
 pub struct ListenerReport {
     /// Entries handed over.
     pub entries: usize,
+    /// True when nothing was left to be read.
+    pub drained: bool,
     /// Messages that could not be read.
     pub unreadable: usize,
     /// True when the kernel ran out of buffer for us: events may be missing, so the caller compares
@@ -66,7 +68,10 @@ impl DestroyListener {
             let length = match self.socket.receive(&mut self.buffer) {
                 Ok(length) => length,
                 Err(error) => match error.errno().map(Errno::from_raw) {
-                    Some(Errno::EAGAIN) => break,
+                    Some(Errno::EAGAIN) => {
+                        report.drained = true;
+                        break;
+                    }
                     Some(Errno::ENOBUFS) => {
                         report.overrun = true;
                         continue;

@@ -82,6 +82,8 @@ pub(super) struct FlowTable {
     /// Records of flows whose ends are in use again before their end was heard of: events and
     /// records come by two ways, and either may be ahead.
     earlier: HashMap<Key, Vec<FlowRecord>>,
+    /// Flows the kernel's table did not hold at the last look, by when they were allowed.
+    suspects: HashSet<(Key, Option<u64>)>,
     max: usize,
 }
 
@@ -90,6 +92,7 @@ impl FlowTable {
         Self {
             flows: HashMap::new(),
             earlier: HashMap::new(),
+            suspects: HashSet::new(),
             max,
         }
     }
@@ -155,9 +158,17 @@ impl FlowTable {
 
     /// Takes out the flow whose entry was removed at `stop_ms`.
     ///
-    /// A flow that was allowed after that has the same ends and is another one.
+    /// A flow that was allowed after that has the same ends and is another one; so is one allowed in
+    /// that very millisecond, where an older one is there to have ended.
     pub(super) fn take(&mut self, key: &Key, stop_ms: u64) -> Taken {
-        let is_later = |record: &FlowRecord| record.unix_ms > stop_ms;
+        let has_older = self.earlier.get(key).is_some_and(|earlier| {
+            earlier
+                .iter()
+                .any(|record| record.http.is_none() && record.unix_ms < stop_ms)
+        });
+        let is_later = |record: &FlowRecord| {
+            record.unix_ms > stop_ms || (has_older && record.unix_ms == stop_ms)
+        };
         let current = self.flows.get(key);
         let stays = current.is_some_and(|flow| flow.record.as_deref().is_some_and(is_later));
         let record = if stays {
@@ -186,25 +197,42 @@ impl FlowTable {
         }
     }
 
-    /// Drops every flow allowed before `old_enough_ms` that is not among `present`; returns those
-    /// that had a record.
+    /// Drops every flow allowed before `old_enough_ms` that is not among `present` and was not at the
+    /// look before either; returns those that had a record.
+    ///
+    /// An entry leaves the kernel's table before its event is read. So the caller takes in every
+    /// event there is between two looks; what is absent at both has none.
     pub(super) fn retain_present(
         &mut self,
         present: &HashSet<Key>,
         old_enough_ms: u64,
     ) -> Vec<Key> {
-        let mut gone = Vec::new();
+        let before = std::mem::take(&mut self.suspects);
+        let (mut gone, suspects) = (Vec::new(), &mut self.suspects);
         self.flows.retain(|key, flow| {
-            let is_new = |record: &FlowRecord| record.unix_ms > old_enough_ms;
-            let stays = present.contains(key) || flow.record.as_deref().is_some_and(is_new);
-            if !stays && flow.record.is_some() {
+            let allowed_ms = flow.record.as_deref().map(|record| record.unix_ms);
+            let is_new = allowed_ms.is_some_and(|allowed_ms| allowed_ms > old_enough_ms);
+            if is_new || present.contains(key) {
+                return true;
+            }
+            let suspect = (*key, allowed_ms);
+            if !before.contains(&suspect) {
+                suspects.insert(suspect);
+                return true;
+            }
+            if allowed_ms.is_some() {
                 gone.push(*key);
             }
-            stays
+            false
         });
         let flows = &self.flows;
         self.earlier.retain(|key, _| flows.contains_key(key));
         gone
+    }
+
+    /// Whether the last look found flows to look for once more.
+    pub(super) fn has_suspects(&self) -> bool {
+        !self.suspects.is_empty()
     }
 }
 

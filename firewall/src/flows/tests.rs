@@ -180,8 +180,40 @@ fn flow_whose_event_never_came_is_lost_once() {
     assert_eq!((taken.record.unwrap().unix_ms, taken.lost), (300, 1));
     flows.insert(at(500));
     assert_eq!(flows.retain_present(&HashSet::new(), 400), []);
+    assert_eq!(flows.retain_present(&HashSet::new(), 600), []);
     assert_eq!(flows.retain_present(&HashSet::new(), 600), [key]);
     assert_eq!(flows.len(), 0);
+}
+
+#[test]
+fn flow_whose_event_is_still_to_be_read_is_not_lost() {
+    let mut flows = FlowTable::new(10);
+    let key = Key::of_record(&at(0));
+    flows.insert(at(100));
+    // Its entry is gone, and its event comes between this look and the next.
+    assert_eq!(flows.retain_present(&HashSet::new(), 600), []);
+    assert!(flows.has_suspects());
+    let taken = flows.take(&key, 590);
+    assert_eq!((taken.record.unwrap().unix_ms, taken.lost), (100, 0));
+    // Another flow of the same ends begins a search of its own.
+    flows.insert(at(595));
+    assert_eq!(flows.retain_present(&HashSet::new(), 600), []);
+    assert_eq!(flows.retain_present(&HashSet::from([key]), 600), []);
+    assert!(!flows.has_suspects());
+    assert_eq!(flows.len(), 1);
+}
+
+#[test]
+fn ports_in_use_again_within_a_millisecond_lose_no_end() {
+    let mut flows = FlowTable::new(10);
+    let key = Key::of_record(&at(0));
+    flows.insert(at(100));
+    // The kernel gave the entry up for a new connection, which was allowed before the clock moved.
+    flows.insert(at(200));
+    let first = flows.take(&key, 200);
+    assert_eq!((first.record.unwrap().unix_ms, first.lost), (100, 0));
+    let second = flows.take(&key, 400);
+    assert_eq!((second.record.unwrap().unix_ms, second.lost), (200, 0));
 }
 
 #[test]
