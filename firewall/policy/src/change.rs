@@ -1,10 +1,11 @@
 //! What became different between two policies, line by line for the config log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 
 use crate::snapshot::address_text;
 use crate::words::words;
-use crate::{Draft, Entry, Fault, Group, Preferences};
+use crate::{Client, Draft, Entry, Fault, Group, Preferences};
 
 words! {
     /// What changed: the config log's `cat`.
@@ -74,8 +75,10 @@ impl ConfigChange {
 /// Removals come first, as revocations do. Nothing changed is no line. A fault that went away is no
 /// line of its own: what it kept out appears.
 pub fn diff(old: Option<&Draft>, new: &Draft) -> Vec<ConfigChange> {
-    let before = old.map(lines).unwrap_or_default();
-    let after = lines(new);
+    let (before, after) = match old {
+        Some(old) => differing_lines(old, new),
+        None => (BTreeSet::new(), lines(&new.groups, &new.clients)),
+    };
     let with = |outcome: &'static str| {
         move |line: &ConfigChange| ConfigChange {
             outcome: outcome.to_owned(),
@@ -96,13 +99,50 @@ pub fn diff(old: Option<&Draft>, new: &Draft) -> Vec<ConfigChange> {
     changes
 }
 
-/// Everything in force, each once, without an outcome.
-fn lines(draft: &Draft) -> BTreeSet<ConfigChange> {
+/// The lines of both, without those of groups and clients that are the same in both: of a large policy
+/// little changes at a time.
+fn differing_lines(old: &Draft, new: &Draft) -> (BTreeSet<ConfigChange>, BTreeSet<ConfigChange>) {
+    let (old_groups, new_groups) = differing(&old.groups, &new.groups, |group| &group.gid);
+    let (old_clients, new_clients) = differing(&old.clients, &new.clients, |client| &client.net);
+    (
+        lines(old_groups, old_clients),
+        lines(new_groups, new_clients),
+    )
+}
+
+/// What is not the same in both. Items under one key stay together: the same item beside another of its key
+/// is kept in both, and falls out when lines are compared.
+fn differing<'a, T: PartialEq, K: Eq + Hash>(
+    old: &'a [T],
+    new: &'a [T],
+    key: impl Fn(&T) -> &K,
+) -> (Vec<&'a T>, Vec<&'a T>) {
+    let mut before: HashMap<&K, Vec<&T>> = HashMap::with_capacity(old.len());
+    for item in old {
+        before.entry(key(item)).or_default().push(item);
+    }
+    let mut after: HashMap<&K, Vec<&T>> = HashMap::with_capacity(new.len());
+    for item in new {
+        after.entry(key(item)).or_default().push(item);
+    }
+    let is_same = |item: &&T| before.get(key(item)) == after.get(key(item));
+    let differs = |item: &&T| !is_same(item);
+    (
+        old.iter().filter(differs).collect(),
+        new.iter().filter(differs).collect(),
+    )
+}
+
+/// What groups and clients make, each line once, without an outcome.
+fn lines<'a>(
+    groups: impl IntoIterator<Item = &'a Group>,
+    clients: impl IntoIterator<Item = &'a Client>,
+) -> BTreeSet<ConfigChange> {
     let mut lines = BTreeSet::new();
-    for group in &draft.groups {
+    for group in groups {
         group_lines(group, &mut lines);
     }
-    for client in &draft.clients {
+    for client in clients {
         for gid in &client.groups {
             lines.insert(ConfigChange {
                 gid: Some(gid.clone()),

@@ -104,3 +104,30 @@ fn a_group_see_thru_and_a_pin_are_told_as_they_are_written() {
         (Category::SeeThru, ACCEPTED, "2027-01-31")
     );
 }
+
+#[test]
+fn only_what_differs_is_a_line_however_much_stays() {
+    let mut old = draft(OLD);
+    let group = |number: u32| {
+        let mut group = old.groups[0].clone();
+        group.gid = format!("web-{number}");
+        group
+    };
+    let more: Vec<_> = (0..50).map(group).collect();
+    old.groups.extend(more);
+    let mut new = old.clone();
+    // The order of a draft that is not compiled yet means nothing.
+    new.groups.reverse();
+    assert_eq!(diff(Some(&old), &new), []);
+    new.groups[7].rules[0].entries.truncate(1);
+    let mut second = new.clients[0].clone();
+    second.instance = "web-2".to_owned();
+    new.clients.push(second);
+    assert_eq!(
+        outcomes(&diff(Some(&old), &new)),
+        [
+            (Category::Addr, REMOVED, "b.example.com"),
+            (Category::Client, ACCEPTED, "10.0.1.5"),
+        ]
+    );
+}
