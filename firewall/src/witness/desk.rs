@@ -572,4 +572,6 @@ const SWEEP_MS: u64 = 30_000;
 const IN_USE_MS: u64 = 86_400_000;
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
