@@ -152,10 +152,10 @@ impl Appliance {
             previous,
             changed,
         } = adoption;
+        let mut ended = None;
         if changed {
-            let ended = self.rejudge(&snapshot);
+            ended = self.rejudge(&snapshot);
             self.spread(&snapshot);
-            await_rejudged(ended.as_ref());
             for preference in inert(snapshot.preferences()) {
                 tracing::warn!(preference, "this build does not act on it");
             }
@@ -172,6 +172,8 @@ impl Appliance {
         if first {
             self.log_status();
         }
+        // Last, because the flow thread goes on with it meanwhile.
+        await_rejudged(ended.as_ref());
         Ok(adopted(&snapshot))
     }
 

@@ -15,7 +15,7 @@ use ipc::record::Timestamp;
 use ipc::snapshot::{
     InvalidSnapshot, ReadSnapshotError, SnapshotV1, StoredOverlayV1, StoredV1, read_stored,
 };
-use policy::{Draft, RejectedDraft, Snapshot};
+use policy::{CanonicalDraft, Draft, RejectedDraft, Snapshot};
 use thiserror::Error;
 
 use crate::queue::QueueAddress;
@@ -228,15 +228,14 @@ impl PolicyStore {
         unix_ms: u64,
     ) -> Result<Adoption, AdoptError> {
         let previous = self.current.load();
-        let next = Snapshot::compile(draft, self.generation.saturating_add(1))?;
+        let content = CanonicalDraft::new(draft)?;
         let known = self.adopted_unix_ms.is_some();
-        if known && next.policy_id() == previous.policy_id() {
-            return self.replace_faults(next, previous);
+        if known && content.policy_id() == previous.policy_id() {
+            return Ok(self.replace_faults(content, previous));
         }
-        self.keep(&next, overlay, unix_ms)?;
+        let next = Arc::new(self.keep(content, overlay, unix_ms)?);
         self.generation = next.generation();
         self.adopted_unix_ms = Some(unix_ms);
-        let next = Arc::new(next);
         self.current.snapshot.store(Arc::clone(&next));
         for queue in &self.queues {
             queue.wake();
@@ -249,55 +248,48 @@ impl PolicyStore {
     }
 
     /// The same policy with other faults: not a change, but status should say them.
-    fn replace_faults(
-        &self,
-        next: Snapshot,
-        previous: Arc<Snapshot>,
-    ) -> Result<Adoption, AdoptError> {
-        if next.draft().faults == previous.draft().faults {
-            let snapshot = Arc::clone(&previous);
-            return Ok(Adoption {
-                snapshot,
-                previous,
-                changed: false,
-            });
-        }
-        let same = Snapshot::compile(next.draft().clone(), previous.generation())?;
-        let snapshot = Arc::new(same);
-        self.current.snapshot.store(Arc::clone(&snapshot));
-        Ok(Adoption {
+    fn replace_faults(&self, next: CanonicalDraft, previous: Arc<Snapshot>) -> Adoption {
+        let snapshot = if next.draft().faults == previous.draft().faults {
+            Arc::clone(&previous)
+        } else {
+            let index = next.index();
+            let snapshot = Arc::new(Snapshot::new(next, index, previous.generation()));
+            self.current.snapshot.store(Arc::clone(&snapshot));
+            snapshot
+        };
+        Adoption {
             snapshot,
             previous,
             changed: false,
-        })
+        }
     }
 
+    /// Puts a policy on disk and compiles it meanwhile: neither needs the other, and the disk takes its time.
     fn keep(
         &mut self,
-        next: &Snapshot,
+        content: CanonicalDraft,
         overlay: Option<&Overlaid>,
         unix_ms: u64,
-    ) -> Result<(), AdoptError> {
+    ) -> Result<Snapshot, AdoptError> {
+        let generation = self.generation.saturating_add(1);
         let path = self.path();
-        let stored = StoredV1 {
-            version: ipc::VERSION,
-            generation: next.generation(),
-            policy_id: next.policy_id().to_owned(),
-            adopted: Timestamp::from_unix_ms(unix_ms),
-            snapshot: SnapshotV1::from(next.draft()),
-            overlay: overlay.map(|overlaid| StoredOverlayV1 {
-                published: SnapshotV1::from(&overlaid.published),
-                text: overlaid.text.clone(),
-            }),
-        };
+        let write = || write_beside(&path, &content, overlay, (generation, unix_ms));
+        let (written, index) = std::thread::scope(|scope| {
+            let writer = std::thread::Builder::new().name("snapshot".to_owned());
+            let writer = writer.spawn_scoped(scope, write);
+            let index = content.index();
+            let written = writer.and_then(|writer| {
+                let ended = writer.join();
+                ended.unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))
+            });
+            (written, index)
+        });
         let previous = self.previous_path();
-        let kept = stored
-            .to_json()
-            .map_err(io::Error::other)
-            .and_then(|json| replace(&path, &previous, self.newest_is_good, &json));
+        let kept = written.and_then(|new| replace(&path, &previous, self.newest_is_good, &new));
         // After a failure between the moves nobody knows; the next start reads both.
         self.newest_is_good = kept.is_ok();
-        kept.map_err(|source| AdoptError::Write { path, source })
+        kept.map_err(|source| AdoptError::Write { path, source })?;
+        Ok(Snapshot::new(content, index, generation))
     }
 
     fn path(&self) -> PathBuf {
@@ -309,9 +301,25 @@ impl PolicyStore {
     }
 }
 
-/// Writes `content` beside `path`, moves what is at `path` to `previous` and the new file into
-/// its place. A crash between the two moves leaves `previous` as the newest readable file.
-fn replace(path: &Path, previous: &Path, is_good: bool, content: &[u8]) -> io::Result<()> {
+/// Writes a policy beside `path`, as one of a generation and a time, and waits until it is on disk; where it is.
+fn write_beside(
+    path: &Path,
+    content: &CanonicalDraft,
+    overlay: Option<&Overlaid>,
+    (generation, unix_ms): (u64, u64),
+) -> io::Result<PathBuf> {
+    let stored = StoredV1 {
+        version: ipc::VERSION,
+        generation,
+        policy_id: content.policy_id().to_owned(),
+        adopted: Timestamp::from_unix_ms(unix_ms),
+        snapshot: SnapshotV1::from(content.draft()),
+        overlay: overlay.map(|overlaid| StoredOverlayV1 {
+            published: SnapshotV1::from(&overlaid.published),
+            text: overlaid.text.clone(),
+        }),
+    };
+    let json = stored.to_json().map_err(io::Error::other)?;
     let new = path.with_extension("json.new");
     let mut options = OpenOptions::new();
     options
@@ -320,13 +328,19 @@ fn replace(path: &Path, previous: &Path, is_good: bool, content: &[u8]) -> io::R
         .truncate(true)
         .mode(SNAPSHOT_MODE);
     let mut file = options.open(&new)?;
-    file.write_all(content)?;
+    file.write_all(&json)?;
     file.sync_all()?;
+    Ok(new)
+}
+
+/// Moves what is at `path` to `previous` and a new file into its place. A crash between the two moves leaves
+/// `previous` as the newest readable file.
+fn replace(path: &Path, previous: &Path, is_good: bool, new: &Path) -> io::Result<()> {
     // A file that cannot be read must not push out the one that can.
     if is_good || (path.exists() && !previous.exists()) {
         fs::rename(path, previous)?;
     }
-    fs::rename(&new, path)?;
+    fs::rename(new, path)?;
     match path.parent() {
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),

@@ -41,33 +41,84 @@ pub struct Snapshot {
     served: PrefixTable,
 }
 
+/// A draft within every limit, in the one order its content has: groups with one gid, and clients with one
+/// prefix, have been added up.
+#[derive(Debug)]
+pub struct CanonicalDraft {
+    draft: Draft,
+    policy_id: String,
+}
+
+/// What makes deciding quick: built from a [`CanonicalDraft`], and of use with that one only.
+#[derive(Debug)]
+pub struct Index {
+    rules: RuleTable,
+    names: NameIndex,
+    addresses: AddressIndex,
+    clients: ClientTable,
+    served: PrefixTable,
+}
+
+impl CanonicalDraft {
+    /// Puts a draft in canonical order and identifies its content.
+    ///
+    /// # Errors
+    ///
+    /// When the draft is past a limit. It is refused whole.
+    pub fn new(draft: Draft) -> Result<Self, RejectedDraft> {
+        let draft = canonical::canonicalise(draft)?;
+        let policy_id = canonical::policy_id(&draft)?;
+        Ok(Self { draft, policy_id })
+    }
+
+    /// The content.
+    pub const fn draft(&self) -> &Draft {
+        &self.draft
+    }
+
+    /// The identity of the content, as [`Snapshot::policy_id`].
+    pub fn policy_id(&self) -> &str {
+        &self.policy_id
+    }
+
+    /// The longer part of compiling, apart so that the content can be put elsewhere meanwhile.
+    pub fn index(&self) -> Index {
+        let draft = &self.draft;
+        let rules = RuleTable::build(draft);
+        Index {
+            names: NameIndex::build(draft),
+            addresses: AddressIndex::build(draft),
+            clients: ClientTable::build(draft, &rules),
+            served: PrefixTable::build(draft.served.iter().copied()),
+            rules,
+        }
+    }
+}
+
 impl Snapshot {
     /// Compiles a draft.
-    ///
-    /// The draft is put in canonical order first: groups with one gid, and clients with one
-    /// prefix, add up.
     ///
     /// # Errors
     ///
     /// When the draft is past a limit. It is refused whole.
     pub fn compile(draft: Draft, generation: u64) -> Result<Self, RejectedDraft> {
-        let draft = canonical::canonicalise(draft)?;
-        let policy_id = canonical::policy_id(&draft)?;
-        let rules = RuleTable::build(&draft);
-        let names = NameIndex::build(&draft);
-        let addresses = AddressIndex::build(&draft);
-        let clients = ClientTable::build(&draft, &rules);
-        let served = PrefixTable::build(draft.served.iter().copied());
-        Ok(Self {
+        let content = CanonicalDraft::new(draft)?;
+        let index = content.index();
+        Ok(Self::new(content, index, generation))
+    }
+
+    /// The policy of a draft and of the index built from it.
+    pub fn new(content: CanonicalDraft, index: Index, generation: u64) -> Self {
+        Self {
             generation,
-            policy_id,
-            draft,
-            rules,
-            names,
-            addresses,
-            clients,
-            served,
-        })
+            policy_id: content.policy_id,
+            draft: content.draft,
+            rules: index.rules,
+            names: index.names,
+            addresses: index.addresses,
+            clients: index.clients,
+            served: index.served,
+        }
     }
 
     /// The number the daemon gave this policy.
