@@ -41,8 +41,8 @@ enum Command {
     Once(once::Options),
     /// Print the addresses that Google's load balancers forward to this instance, one a line.
     ///
-    /// The guest has to take them for its own: health checks ask there. Nothing is printed on a
-    /// machine that is no instance of Google's.
+    /// The guest has to take them for its own: health checks ask there. Fails where no metadata
+    /// server of Google's answers, so that silence is not taken for "none".
     #[command(after_help = "Example: postern-cloudsync forwarded")]
     Forwarded,
     /// Look for what would keep this deployment from working: permissions, end points, clock, public
@@ -74,8 +74,11 @@ pub(crate) async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::Once(options) => once::once(options).await,
         Command::Forwarded => {
+            let Some(addresses) = gcp::forwarded().await else {
+                anyhow::bail!("the metadata server does not answer");
+            };
             let mut out = std::io::stdout().lock();
-            for address in gcp::forwarded().await {
+            for address in addresses {
                 writeln!(out, "{address}")?;
             }
             Ok(ExitCode::SUCCESS)

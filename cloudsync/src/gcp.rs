@@ -83,8 +83,8 @@ struct Slow {
     subnets: Vec<Subnet>,
 }
 
-/// Addresses that load balancers forward to this instance; none when it is no instance of GCP.
-pub(crate) async fn forwarded() -> Vec<String> {
+/// Addresses that load balancers forward to this instance; `None` when no metadata server answers.
+pub(crate) async fn forwarded() -> Option<Vec<String>> {
     Metadata::new().forwarded().await
 }
 

@@ -39,7 +39,7 @@ mkdir -p /etc/systemd/system/postern-cloudsync.service.d
 printf '[Unit]\nRequires=postern-configure.service\nAfter=postern-configure.service\n' \
   >/etc/systemd/system/postern-cloudsync.service.d/configured.conf
 install -m 0644 "$from/postern.toml" /etc/postern/postern.toml
-systemctl enable systemd-networkd systemd-resolved chrony postern-lockdown postern postern-tune postern-configure \
+systemctl enable systemd-networkd systemd-resolved chrony postern-lockdown postern postern-tune postern-forwarded.timer postern-configure \
   postern-cloudsync serial-getty@ttyS0
 # The way in is the session manager, the serial console or IAP, as the cloud's own permissions say.
 systemctl disable ssh.service ssh.socket sshd-keygen.service 2>/dev/null || true

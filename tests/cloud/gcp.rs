@@ -4,6 +4,7 @@ mod address;
 mod bad_input;
 mod documents;
 mod equal;
+mod forwarded;
 mod policy;
 mod preflight;
 mod ship;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::hello::ClientHello;
-use e2e::packet::flags;
+use e2e::packet::{Seen, flags};
 use e2e::topology::{RECORDER, Topology};
 
 use crate::scene::{EVIL_MARK, Scene, evil};
@@ -33,8 +33,8 @@ both_families! {
                 assert!(scene.recorder.reset_port(tcp.local.port()));
                 let sent = inside.wait_for(|seen| seen.from == local && !seen.payload.is_empty()).unwrap();
                 let client = inside.wait_for(|seen| seen.to == local && seen.has(flags::RST)).unwrap();
-                let server = scene.outside.packets();
-                let server = server.iter().rfind(|packet| packet.seen.has(flags::RST)).unwrap();
+                let is_reset = |seen: &Seen| seen.from.port() == local.port() && seen.has(flags::RST);
+                let server = scene.outside.wait_for(is_reset).unwrap();
                 client.at.max(server.at) - sent.at
             })
             .min()

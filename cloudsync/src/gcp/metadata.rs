@@ -73,23 +73,27 @@ impl Metadata {
         })
     }
 
-    /// Addresses that load balancers forward to the instance as they are; the guest has to take
-    /// them for its own.
-    pub(super) async fn forwarded(&self) -> Vec<String> {
+    /// Addresses that load balancers forward to any interface of the instance as they are; the guest has to
+    /// take them for its own. `None` when the metadata server does not say which interfaces there are: that it
+    /// is silent is no reason to give addresses up.
+    pub(super) async fn forwarded(&self) -> Option<Vec<String>> {
+        let interfaces = self.get("instance/network-interfaces/").await?;
         let mut found = Vec::new();
-        for list in ["forwarded-ips", "forwarded-ipv6s"] {
-            let folder = format!("instance/network-interfaces/0/{list}/");
-            let Some(indices) = self.get(&folder).await else {
-                continue;
-            };
-            for index in indices.lines() {
-                let value = self.get(&format!("{folder}{}", index.trim())).await;
-                found.extend(value);
+        for interface in interfaces.lines().map(|line| line.trim_end_matches('/')) {
+            for list in ["forwarded-ips", "forwarded-ipv6s"] {
+                let folder = format!("instance/network-interfaces/{interface}/{list}/");
+                let Some(indices) = self.get(&folder).await else {
+                    continue;
+                };
+                for index in indices.lines() {
+                    let value = self.get(&format!("{folder}{}", index.trim())).await;
+                    found.extend(value);
+                }
             }
         }
         found.sort_unstable();
         found.dedup();
-        found
+        Some(found)
     }
 
     /// Seconds by which our clock is ahead of the host's.
