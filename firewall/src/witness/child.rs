@@ -284,8 +284,8 @@ impl Witness {
             };
             if !self.budget.take(purpose, self.price(1), now_ms) {
                 self.schedule
-                    .put_back(&due.name, now_ms.saturating_add(BUDGET_WAIT_MS));
-                return Ok(());
+                    .put_off(&due, now_ms.saturating_add(BUDGET_WAIT_MS));
+                continue;
             }
             self.start(due.name, 1, false, REFRESH_BUDGET).await?;
         }

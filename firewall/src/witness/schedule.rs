@@ -8,6 +8,11 @@ use std::hash::{BuildHasher, RandomState};
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     due: BTreeSet<(u64, String)>,
+    /// Of names that have had no answer and no failure yet: paid for otherwise, so neither kind
+    /// waits for the other.
+    first: BTreeSet<(u64, String)>,
+    /// Until when there is no budget for those, and for these.
+    broke_until_ms: [u64; 2],
     names: HashMap<String, Watched>,
     jitter: RandomState,
     drawn: u64,
@@ -27,7 +32,7 @@ impl Schedule {
         if self.names.contains_key(&name) {
             return;
         }
-        self.due.insert((now_ms, name.clone()));
+        self.first.insert((now_ms, name.clone()));
         let watched = Watched {
             due_ms: Some(now_ms),
             failures: 0,
@@ -41,34 +46,67 @@ impl Schedule {
         if let Some(watched) = self.names.remove(name)
             && let Some(due_ms) = watched.due_ms
         {
-            self.due.remove(&(due_ms, name.to_owned()));
+            self.queue(watched.primed)
+                .remove(&(due_ms, name.to_owned()));
         }
     }
 
     /// The name that is due longest at `now_ms`, if any; it stays under way until
-    /// [`Schedule::answered`] or [`Schedule::put_back`].
+    /// [`Schedule::answered`] or [`Schedule::put_off`].
     pub(super) fn take_due(&mut self, now_ms: u64) -> Option<Due> {
-        if self.due.first()?.0 > now_ms {
+        let [refresh_ms, first_ms] = self.next_ms();
+        let first = first_ms.is_some_and(|due_ms| due_ms <= now_ms);
+        if !first && refresh_ms.is_none_or(|due_ms| due_ms > now_ms) {
             return None;
         }
-        let (_, name) = self.due.pop_first()?;
+        let (due_ms, name) = self.queue(!first).pop_first()?;
         let watched = self.names.get_mut(&name)?;
         watched.due_ms = None;
         Some(Due {
             name,
-            first: !watched.primed,
+            first,
+            due_ms,
         })
     }
 
-    /// Returns a name that could not be asked for now; it is due again at `due_ms`.
-    pub(super) fn put_back(&mut self, name: &str, due_ms: u64) {
+    /// Returns a name that there is no budget for: it stays the one of its kind that is due
+    /// longest, and none of these is due before `until_ms`.
+    pub(super) fn put_off(&mut self, due: &Due, until_ms: u64) {
+        let [refresh_ms, first_ms] = &mut self.broke_until_ms;
+        let broke_until_ms = if due.first { first_ms } else { refresh_ms };
+        *broke_until_ms = until_ms;
+        self.put_back(&due.name, due.due_ms);
+    }
+
+    /// Makes a name due at `due_ms`.
+    fn put_back(&mut self, name: &str, due_ms: u64) {
         let Some(watched) = self.names.get_mut(name) else {
             return;
         };
-        if let Some(previous) = watched.due_ms.replace(due_ms) {
-            self.due.remove(&(previous, name.to_owned()));
+        let (previous, primed) = (watched.due_ms.replace(due_ms), watched.primed);
+        let queue = self.queue(primed);
+        if let Some(previous) = previous {
+            queue.remove(&(previous, name.to_owned()));
         }
-        self.due.insert((due_ms, name.to_owned()));
+        queue.insert((due_ms, name.to_owned()));
+    }
+
+    /// The names that have had an answer, or those that have not.
+    const fn queue(&mut self, primed: bool) -> &mut BTreeSet<(u64, String)> {
+        if primed {
+            &mut self.due
+        } else {
+            &mut self.first
+        }
+    }
+
+    /// When the next refresh is due, and the next first look-up.
+    fn next_ms(&self) -> [Option<u64>; 2] {
+        let [refresh_ms, first_ms] = self.broke_until_ms;
+        let next = |queue: &BTreeSet<(u64, String)>, broke_until_ms: u64| {
+            queue.first().map(|(due_ms, _)| broke_until_ms.max(*due_ms))
+        };
+        [next(&self.due, refresh_ms), next(&self.first, first_ms)]
     }
 
     /// Notes an answer that goes stale after `ttl_s`, or a failure.
@@ -81,6 +119,12 @@ impl Schedule {
         let Some(watched) = self.names.get_mut(name) else {
             return;
         };
+        if !watched.primed
+            && let Some(due_ms) = watched.due_ms.take()
+        {
+            // A packet asked before its turn came.
+            self.first.remove(&(due_ms, name.to_owned()));
+        }
         watched.primed = true;
         watched.failures = if good {
             0
@@ -104,7 +148,7 @@ impl Schedule {
 
     /// When the next name is due.
     pub(super) fn next_due_ms(&self) -> Option<u64> {
-        self.due.first().map(|(due_ms, _)| *due_ms)
+        self.next_ms().into_iter().flatten().min()
     }
 
     /// How many names are watched.
@@ -129,6 +173,8 @@ pub(super) struct Due {
     pub(super) name: String,
     /// Whether it has never had an answer or a failure.
     pub(super) first: bool,
+    /// When it was due.
+    pub(super) due_ms: u64,
 }
 
 /// Questions a second, divided by purpose as DESIGN section 3 says.
@@ -284,7 +330,8 @@ mod tests {
             schedule.take_due(1_000),
             Some(Due {
                 name: "a.example".into(),
-                first: true
+                first: true,
+                due_ms: 1_000
             })
         );
         assert_eq!(schedule.take_due(9_000), None, "under way");

@@ -186,8 +186,8 @@ impl World {
                 Purpose::Refresh
             };
             if !self.budget.take(purpose, 3, self.now_ms) {
-                self.schedule.put_back(&due.name, self.now_ms + 50);
-                return;
+                self.schedule.put_off(&due, self.now_ms + 50);
+                continue;
             }
             self.resolve(&due.name, 1, 3, (false, true));
         }
