@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -21,6 +22,7 @@ mod address;
 mod call;
 mod cloudwatch;
 mod error;
+mod health;
 mod instance;
 mod inventory;
 mod metadata;
@@ -79,10 +81,11 @@ impl Session {
     /// What the appliance does as an instance.
     pub(crate) fn duties(
         &self,
-        config: &Config,
+        config: &Rc<Config>,
         link: watch::Receiver<LinkState>,
     ) -> impl Future<Output = ()> + use<> {
-        instance::serve(self.caller.clone(), config.aws.clone(), link)
+        let (caller, config) = (self.caller.clone(), Rc::clone(config));
+        async move { instance::serve(caller, &config, link).await }
     }
 
     /// What `preflight` looks at.

@@ -13,9 +13,11 @@ use policy::{Fault, Preferences};
 use serde::Deserialize;
 
 mod gcp;
+mod health;
 mod known;
 
 pub(crate) use gcp::{Gcp, ListedSubnet};
+pub(crate) use health::Health;
 
 /// Where the file is when no other is named.
 pub(crate) const CONFIG_FILE: &str = "/etc/postern/cloudsync.toml";
@@ -126,6 +128,10 @@ pub(crate) struct Aws {
     pub(crate) autoscaling_group: Option<String>,
     /// The launch hook of that group, completed once a policy is in force.
     pub(crate) launch_hook: Option<String>,
+    /// Seconds a launch waits for a policy before it goes on without one (DESIGN, section 4.5).
+    launch_wait_s: f64,
+    /// When the group is told that this instance is to be replaced.
+    pub(crate) health: Health,
 }
 
 /// Another account, read through a role it has for us.
@@ -196,6 +202,8 @@ impl Default for Aws {
             elastic_ip: true,
             autoscaling_group: None,
             launch_hook: None,
+            launch_wait_s: 120.0,
+            health: Health::default(),
         }
     }
 }
@@ -230,6 +238,13 @@ impl Default for Logs {
             retention_days: 90,
             linger_s: 1.0,
         }
+    }
+}
+
+impl Aws {
+    /// How long a launch waits for a policy.
+    pub(crate) fn launch_wait(&self) -> Duration {
+        seconds(self.launch_wait_s, 1.0, 3_600.0)
     }
 }
 

@@ -1,6 +1,6 @@
-//! What an appliance does as an instance: a public address of its own, and the launch hook.
+//! What an appliance does as an instance: a public address of its own, the launch hook, and its health.
 
-use e2e::cloud::{DaemonDouble, Metadata, Sidecar};
+use e2e::cloud::{DaemonDouble, Healthz, Metadata, Sidecar};
 use e2e::wait;
 
 use crate::stage::{LIMIT, Stage};
@@ -82,4 +82,84 @@ fn a_launch_goes_on_once_the_policy_is_adopted_and_primed() {
     sidecar.wait_line("the launch goes on").unwrap();
     assert!(!stage.cloud.double.is_launching("i-1"));
     assert_eq!(stage.cloud.double.calls("CompleteLifecycleAction"), 1);
+}
+
+#[test]
+fn a_launch_goes_on_without_a_policy_once_it_has_waited_long_enough() {
+    let stage = Stage::new();
+    stage.cloud.double.launching("postern-a", "ready", "i-1");
+    let hook = "elastic_ip = false\nautoscaling_group = \"postern-a\"\nlaunch_hook = \"ready\"\nlaunch_wait_s = 3.0";
+    let (sidecar, _) = appliance(&stage, 1, hook);
+    sidecar
+        .wait_line("no policy is adopted and primed yet")
+        .unwrap();
+    sidecar.wait_line("the launch goes on").unwrap();
+    assert!(wait::holds(LIMIT, || !stage
+        .cloud
+        .double
+        .is_launching("i-1")));
+    assert_eq!(stage.cloud.double.calls("CompleteLifecycleAction"), 1);
+}
+
+/// The settings of an appliance of `group` that checks itself every 0.2 s.
+fn checking(group: &str, health: &Healthz, uptime_s: f64) -> String {
+    format!(
+        "elastic_ip = false\nautoscaling_group = \"{group}\"\n\
+         health = {{ url = \"{}\", window_s = 0.4, uptime_s = {uptime_s:.1} }}",
+        health.url()
+    )
+}
+
+#[test]
+fn an_appliance_is_reported_when_it_stays_unhealthy_and_once() {
+    let stage = Stage::new();
+    let double = &stage.cloud.double;
+    double.scaling("postern-a", &["i-1"]);
+    let health = Healthz::start(true).unwrap();
+    let (sidecar, _) = appliance(&stage, 1, &checking("postern-a", &health, 0.0));
+    assert!(wait::holds(LIMIT, || health.asked() > 3));
+    assert_eq!(double.calls("DescribeTags"), 0, "it is well");
+    health.set(false);
+    sidecar
+        .wait_line("reported unhealthy, to be replaced")
+        .unwrap();
+    assert_eq!(double.unhealthy(), ["i-1"]);
+    // Still unhealthy, and within half an hour.
+    sidecar
+        .wait_line("one of the deployment was just now")
+        .unwrap();
+    assert_eq!(double.unhealthy(), ["i-1"]);
+    assert_eq!(double.calls("SetInstanceHealth"), 1);
+}
+
+#[test]
+fn one_appliance_of_a_deployment_is_reported_whichever_group_it_is_of() {
+    let stage = Stage::new();
+    let double = &stage.cloud.double;
+    double.scaling("postern-a", &["i-1"]);
+    double.scaling("postern-b", &["i-2"]);
+    let health = Healthz::start(false).unwrap();
+    let both = [
+        appliance(&stage, 1, &checking("postern-a", &health, 0.0)).0,
+        appliance(&stage, 2, &checking("postern-b", &health, 0.0)).0,
+    ];
+    for sidecar in &both {
+        sidecar
+            .wait_line("one of the deployment was just now")
+            .unwrap();
+    }
+    assert!(wait::holds(LIMIT, || double.unhealthy().len() == 1));
+    assert_eq!(double.calls("SetInstanceHealth"), 1);
+}
+
+#[test]
+fn a_machine_just_started_is_not_reported() {
+    let stage = Stage::new();
+    let double = &stage.cloud.double;
+    double.scaling("postern-a", &["i-1"]);
+    let health = Healthz::start(false).unwrap();
+    let (_sidecar, _) = appliance(&stage, 1, &checking("postern-a", &health, 1e9));
+    assert!(wait::holds(LIMIT, || health.asked() > 8));
+    assert_eq!(double.calls("DescribeTags"), 0);
+    assert!(double.unhealthy().is_empty());
 }

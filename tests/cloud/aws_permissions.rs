@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use e2e::cloud::{DaemonDouble, Metadata, Sidecar};
+use e2e::cloud::{DaemonDouble, Healthz, Metadata, Sidecar};
 use e2e::wait;
 use serde_json::Value;
 
@@ -27,9 +27,11 @@ fn several(value: &Value) -> Vec<&str> {
 
 /// An appliance with everything to do: two kinds of list, logs, an address, a launch hook.
 fn appliance(stage: &Stage) -> Sidecar {
+    let health = Healthz::start(false).unwrap().url();
     let metadata = Metadata::of(&stage.vpc, "i-1", &stage.interface).unwrap();
     let config = format!(
         "[aws]\nvpcs = [\"{}\"]\nautoscaling_group = \"postern-a\"\nlaunch_hook = \"ready\"\n\
+         health = {{ url = \"{health}\", window_s = 0.4, uptime_s = 0.0 }}\n\
          [poll]\ninterval_s = 1.0\n[logs]\nlinger_s = 0.1\nretention_days = 20\n",
         stage.vpc
     );
@@ -48,6 +50,7 @@ fn the_role_may_do_exactly_what_is_done() {
     api.secret("postern-team2", "two.example.com").unwrap();
     api.elastic_ip("postern").unwrap();
     double.launching("postern-a", "ready", "i-1");
+    double.scaling("postern-a", &["i-1"]);
     stage.allow("postern:tls:@postern-team1,@secret:postern-team2");
     let spool = stage.folder.path().join("spool/flow");
     std::fs::create_dir_all(&spool).unwrap();
@@ -69,6 +72,7 @@ fn the_role_may_do_exactly_what_is_done() {
     assert!(wait::holds(LIMIT, || daemon.shipped().len() == 1));
     // Of the days the service offers, the next.
     assert_eq!(api.retention("postern").unwrap(), Some(30));
+    assert!(wait::holds(LIMIT, || double.unhealthy() == ["i-1"]));
     sidecar.command("preflight", &[]).unwrap();
 
     let policy = shipped("iam-policy.json");

@@ -16,6 +16,7 @@ mod aws_parity;
 mod aws_permissions;
 mod bad_input;
 mod gcp;
+mod large_account;
 mod new_client;
 mod outage;
 mod ship;

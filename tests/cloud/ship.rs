@@ -184,6 +184,49 @@ fn a_log_service_that_is_down_delays_logs_and_no_policy() {
     assert_eq!(scene.messages("flow"), [line(start, 1)]);
 }
 
+/// CloudWatch Logs keeps no event older than 14 days when it arrives (API reference, `PutLogEvents`).
+#[test]
+fn days_of_outage_are_shipped_and_what_is_too_old_by_then_is_counted() {
+    let scene = Scene::new();
+    scene
+        .cloud
+        .double
+        .fail(Fault::lasting("PutLogEvents", Break::Unavailable));
+    let daemon = DaemonDouble::start(scene.folder.path()).unwrap();
+    let day = 86_400_000;
+    let of_day = |age: u64| -> Vec<String> {
+        // Every half hour: a day's batch is a day long.
+        let start = now() - age * day;
+        (0..48).map(|half| line(start, half * 1_800_000)).collect()
+    };
+    let kept: Vec<String> = (1..=12).rev().flat_map(of_day).collect();
+    let too_old: Vec<String> = (17..=18).rev().flat_map(of_day).collect();
+    // Segments of an odd number of lines, so that they end anywhere in a day.
+    let all = [too_old.clone(), kept.clone()].concat();
+    let segments: Vec<&[String]> = all.chunks(77).collect();
+    for (number, lines) in (1..).zip(&segments) {
+        scene.segment("flow", number, lines);
+    }
+    let mut sidecar = scene.sidecar("");
+    sidecar.start().unwrap();
+    sidecar.wait_line("logs wait in the spool").unwrap();
+    assert!(daemon.shipped().is_empty());
+    scene.cloud.double.recover();
+    assert!(wait::holds(LIMIT, || daemon.shipped().len() == segments.len()));
+    assert_eq!(scene.messages("flow"), kept);
+    let refused = scene.cloud.double.refused();
+    assert!(refused.is_empty(), "{refused:?}");
+    let output = sidecar.output();
+    let counts = output
+        .lines()
+        .filter(|line| line.contains("does not take these lines"));
+    let counts = counts.filter_map(|line| {
+        let (_, rest) = line.split_once("lines=")?;
+        rest.split_whitespace().next()?.parse::<usize>().ok()
+    });
+    assert_eq!(counts.sum::<usize>(), too_old.len(), "{output}");
+}
+
 #[test]
 fn an_answer_that_is_lost_sends_the_batch_again() {
     let scene = Scene::new();

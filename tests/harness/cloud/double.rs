@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::fault::{Break, Fault, ec2_error, error, logs_error};
 use super::http::{Message, exchange, form};
-use super::{limits, pages};
+use super::large::Large;
+use super::{limits, pages, scaling};
 
 /// How the service behaves when it is well.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +48,7 @@ struct State {
     denied: BTreeSet<String>,
     foreign: HashMap<String, String>,
     launches: BTreeSet<[String; 3]>,
+    scaling: scaling::Groups,
 }
 
 /// The running proxy; its threads end with the process.
@@ -56,6 +58,7 @@ pub struct Double {
     moto: SocketAddr,
     pace: Pace,
     buckets: Arc<limits::Buckets>,
+    large: Option<Arc<Large>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -70,6 +73,23 @@ impl std::fmt::Debug for Double {
 impl Double {
     /// Listens on loopback, in front of moto.
     pub(super) fn start(moto: SocketAddr, pace: Pace) -> Result<Self> {
+        Self::start_with(moto, pace, None)
+    }
+
+    /// A large account and nothing else: no documents, no logs, no moto.
+    pub fn large(pace: Pace) -> Result<Self> {
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        Self::start_with(nowhere, pace, Some(Arc::default()))
+    }
+
+    /// Edits a description of the large account, to allow this name.
+    pub fn edit(&self, name: &str) {
+        if let Some(large) = &self.large {
+            large.edit(name);
+        }
+    }
+
+    fn start_with(moto: SocketAddr, pace: Pace, large: Option<Arc<Large>>) -> Result<Self> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on loopback")?;
         let this = Self {
@@ -77,6 +97,7 @@ impl Double {
             moto,
             pace,
             buckets: Arc::default(),
+            large,
             state: Arc::default(),
         };
         let server = this.clone();
@@ -218,7 +239,20 @@ impl Double {
         if action == "CompleteLifecycleAction" {
             return Ok((self.complete(&arguments), fault));
         }
+        if let Some(answer) = self.state().scaling.answer(&action, &arguments) {
+            return Ok((answer, fault));
+        }
         Ok((exchange(self.moto, request)?, fault))
+    }
+
+    /// Has an autoscaling group with these instances.
+    pub fn scaling(&self, group: &str, instances: &[&str]) {
+        self.state().scaling.add(group, instances);
+    }
+
+    /// Instances that were said to be unhealthy, in order.
+    pub fn unhealthy(&self) -> Vec<String> {
+        self.state().scaling.unhealthy().to_vec()
     }
 
     /// moto answers this one with 500; the service takes it once for each launch that waits.
@@ -277,6 +311,19 @@ impl Double {
         if let Some(broken) = fault.and_then(|how| error(false, how)) {
             return Ok((broken, None));
         }
+        if let Some(large) = &self.large {
+            let start = after.as_deref().and_then(|after| after.parse().ok());
+            let size = self.pace.page_items;
+            let read = large.page(&action, &arguments, (start.unwrap_or(0), size));
+            let (mut body, next) = read.context("a listing")?;
+            if let Some(next) = next {
+                let token = pages::hex(&format!("{}|{next}", page + 1));
+                body += &format!("<nextToken>{token}</nextToken>");
+            }
+            body += &format!("</{action}Response>");
+            std::thread::sleep(self.pace.page_time);
+            return Ok((Message::answer(200, "text/xml", body), fault));
+        }
         let mut answer = exchange(self.moto, request)?;
         if pages::listing(&action).is_some() && answer.status() == 200 {
             std::thread::sleep(self.pace.page_time);
@@ -314,6 +361,10 @@ impl Double {
         if let Some(answer) = self.document(request) {
             return Ok((answer, fault));
         }
+        if self.large.is_some() {
+            let absent = logs_error(400, "ParameterNotFound", "there are no documents");
+            return Ok((absent, fault));
+        }
         let mut answer = exchange(self.moto, request)?;
         if action == "PutLogEvents" && answer.status() == 200 {
             let events: Value = serde_json::from_slice(&request.body)?;
@@ -321,6 +372,7 @@ impl Double {
             let messages =
                 messages.filter_map(|event| event["message"].as_str().map(ToOwned::to_owned));
             self.state().acknowledged.extend(messages);
+            answer.body = limits::rejected_as_the_service_counts(&answer.body)?;
         }
         if fault == Some(Break::Half) {
             answer.body.truncate(answer.body.len() / 2);
@@ -436,7 +488,7 @@ fn denied(is_json: bool, permission: &str) -> Message {
 }
 
 /// An error as Auto Scaling writes it.
-fn scaling_error(words: &str) -> Message {
+pub(super) fn scaling_error(words: &str) -> Message {
     let body = format!(
         "<ErrorResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\"><Error><Type>Sender</Type>\
          <Code>ValidationError</Code><Message>{words}</Message></Error></ErrorResponse>"

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -81,6 +82,26 @@ impl Sidecar {
         self.dress(&mut command).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().context("starting postern-cloudsync")?);
         Ok(())
+    }
+
+    /// Processor time it has used, and the most memory it ever had.
+    pub fn usage(&self) -> Result<(Duration, usize)> {
+        let child = self.child.as_ref().context("it does not run")?;
+        let read = |file: &str| {
+            std::fs::read_to_string(format!("/proc/{}/{file}", child.id())).context("its usage")
+        };
+        // proc(5): fields 14 and 15, after the name in brackets; a tick is a hundredth of a second.
+        let stat = read("stat")?;
+        let (_, fields) = stat.rsplit_once(')').context("stat")?;
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        let status = read("status")?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+        Ok((
+            Duration::from_millis(ticks * 10),
+            peak.context("VmHWM")? * 1024,
+        ))
     }
 
     /// Runs `once` to its end.
