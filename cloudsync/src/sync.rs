@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ipc::control::{Request, SourceState};
+use ipc::control::{PollState, Request, SourceState};
 use policy::annotation::{self, ListReference, Standing};
 use policy::{Draft, Fault};
 use tokio::sync::{mpsc, watch};
@@ -156,6 +156,11 @@ impl<C: Cloud + 'static> Sync<C> {
                 if !self.publish() {
                     self.say(Request::Source(SourceState::Current));
                 }
+                self.say(Request::Poll(PollState {
+                    interval_s: self.interval().as_secs_f64(),
+                    calls: self.cloud.calls_per_reading(),
+                    appliances: self.config.poll.appliances,
+                }));
                 let (settled, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.doubtful)
                     .into_iter()
                     .partition(|(asked, _)| *asked <= started);

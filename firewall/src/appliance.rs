@@ -12,8 +12,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use ipc::control::{
-    Adopted, Event, Explanation, LossCounts, Question, Rejected, SourceState, StatusReply,
-    StreamStatus,
+    Adopted, Event, Explanation, LossCounts, PollState, Question, Rejected, SourceState,
+    StatusReply, StreamStatus,
 };
 use ipc::record::Stream;
 use policy::preferences::{CertificateCheck, DnsFront, Preferences, Quic, X509Crls};
@@ -43,6 +43,7 @@ pub struct Appliance {
     store: PolicyStore,
     parts: Parts,
     source: Option<(SourceState, u64)>,
+    poll: Option<PollState>,
     degraded: BTreeMap<&'static str, String>,
     data_plane_fault: Option<String>,
     /// Where policy is published: the file that is laid over it.
@@ -94,6 +95,7 @@ impl Appliance {
             store,
             parts,
             source: None,
+            poll: None,
             degraded: BTreeMap::new(),
             data_plane_fault: None,
             overlay,
@@ -234,6 +236,11 @@ impl Appliance {
         self.source = Some((state, unix_ms()));
     }
 
+    /// Notes how often whoever publishes asks its source.
+    pub const fn note_poll(&mut self, state: PollState) {
+        self.poll = Some(state);
+    }
+
     /// Notes that no inventory knows an address.
     pub fn refuse_client(&self, address: IpAddr) {
         for queue in &self.parts.queues {
@@ -330,6 +337,7 @@ impl Appliance {
             },
             policy_age_s: self.store.adopted_unix_ms().map_or(0, seconds_since),
             source_age_s: self.source_age_s(),
+            poll: self.poll,
             clients: count(policy.draft().clients.len()),
             groups: count(policy.draft().groups.len()),
             names: count(policy.exact_names().count()),

@@ -201,6 +201,7 @@ fn answer(request: Request, right: Right, appliance: &Shared) -> Reply {
         Request::Publish(_)
         | Request::Shipped(_)
         | Request::Source(_)
+        | Request::Poll(_)
         | Request::NotAClient { .. } => true,
         Request::Hello(_) | Request::Status | Request::Explain(_) => false,
     };
@@ -224,6 +225,10 @@ fn answer(request: Request, right: Right, appliance: &Shared) -> Reply {
         }
         Request::Source(state) => {
             appliance.borrow_mut().note_source(state);
+            Reply::Noted
+        }
+        Request::Poll(state) => {
+            appliance.borrow_mut().note_poll(state);
             Reply::Noted
         }
         Request::NotAClient { address } => {

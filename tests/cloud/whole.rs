@@ -34,6 +34,11 @@ struct Whole<'t> {
 impl<'t> Whole<'t> {
     /// Starts all of it and waits until the first policy with these descriptions is in force.
     fn start(lab: &'t Topology, descriptions: &[&str]) -> Self {
+        Self::start_with(lab, descriptions, "")
+    }
+
+    /// As [`Whole::start`], with more preferences.
+    fn start_with(lab: &'t Topology, descriptions: &[&str], preferences: &str) -> Self {
         let stage = Stage::new();
         for description in descriptions {
             stage.allow(description);
@@ -53,7 +58,7 @@ impl<'t> Whole<'t> {
         let daemon = CloudDaemon::start(lab, stage.folder.path()).unwrap();
         let config = format!(
             "[aws]\nvpcs = [\"{}\"]\n[poll]\ninterval_s = {}\nmax_backoff_s = 1.0\ncalls_per_second = 1000.0\n\
-             [logs]\nlinger_s = 0.2\n[preferences]\nallow_private_answers = [\"203.0.113.0/24\"]\n",
+             [logs]\nlinger_s = 0.2\n[preferences]\nallow_private_answers = [\"203.0.113.0/24\"]\n{preferences}\n",
             stage.vpc,
             INTERVAL.as_secs_f64(),
         );
@@ -185,6 +190,32 @@ fn a_description_decides_a_packet_and_cloudwatch_tells() {
     );
 }
 
+/// The figures are those of cloudsync's README.
+#[test]
+fn each_verbosity_costs_no_more_than_is_stated() {
+    let lab = Topology::new().unwrap();
+    for (verbosity, most) in [("sessions", 750), ("only_disallowed", 0), ("none", 0)] {
+        let preference = format!("flow_log_verbosity = \"{verbosity}\"");
+        let whole = Whole::start_with(&lab, &["postern:tls:api.allowed.example"], &preference);
+        assert!(whole.fetch(API.name));
+        assert!(!whole.fetch(EVIL.name));
+        let is_over = || whole.daemon.status().unwrap()["flows_judged"] == 0;
+        assert!(wait::holds(LIMIT, is_over), "{verbosity}");
+        whole.expect_equal();
+        let bytes = || whole.bytes_about(API.name);
+        assert!(
+            wait::holds(LIMIT, || most == 0 || bytes() > 0),
+            "{verbosity}"
+        );
+        assert!(
+            bytes() <= most,
+            "{verbosity}: {} bytes a connection",
+            bytes()
+        );
+        eprintln!("{verbosity}: {} bytes an allowed connection", bytes());
+    }
+}
+
 #[test]
 fn an_edited_description_ends_the_flows_it_refuses_and_no_others() {
     let lab = Topology::new().unwrap();
@@ -255,6 +286,14 @@ fn outage_keeps_last_good_policy_across_reboot() {
     let mut whole = Whole::start(&lab, &["postern:tls:api.allowed.example"]);
     assert!(whole.fetch(API.name));
     let before = whole.daemon.status().unwrap();
+    let poll = wait::until(LIMIT, || {
+        let status = whole.daemon.status().unwrap();
+        status["poll"].is_object().then_some(status)
+    });
+    let poll = poll.expect("status says how often the cloud is read");
+    assert_eq!(poll["poll"]["interval_s"], INTERVAL.as_secs_f64());
+    assert_eq!(poll["poll"]["appliances"], 1);
+    assert!(poll["poll"]["calls"].as_u64().unwrap() >= 1 && poll["source_age_s"].is_u64());
     whole.stage.cloud.double.fail(e2e::cloud::Fault::lasting(
         "*",
         e2e::cloud::Break::Unavailable,

@@ -14,7 +14,7 @@ use crate::record::Stream;
 
 mod status;
 
-pub use status::{LossCounts, QueueForm, StatusReply, StreamStatus, WitnessState};
+pub use status::{LossCounts, PollState, QueueForm, StatusReply, StreamStatus, WitnessState};
 
 /// What a client says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub enum Request {
     /// How the source of policy is, after every look at it that published nothing. From
     /// `postern-sync` or root only.
     Source(SourceState),
+    /// How often the source is asked, after every look at it that succeeded. From `postern-sync`
+    /// or root only.
+    Poll(PollState),
     /// No client has this address: the answer to [`Event::UnknownClient`] when the cloud does
     /// not know it either. From `postern-sync` or root only.
     NotAClient {
@@ -188,7 +191,7 @@ pub enum Reply {
     Adopted(Adopted),
     /// To [`Request::Publish`]: the policy in force is the one from before.
     Rejected(Rejected),
-    /// To [`Request::Shipped`], [`Request::Source`] and [`Request::NotAClient`]: noted.
+    /// To [`Request::Shipped`], [`Request::Source`], [`Request::Poll`] and [`Request::NotAClient`]: noted.
     Noted,
     /// To [`Request::Status`].
     Status(Box<StatusReply>),

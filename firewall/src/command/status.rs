@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ipc::control::{Hello, Reply, Request, StatusReply};
+use ipc::control::{Hello, PollState, Reply, Request, StatusReply};
 use ipc::socket::Client;
 
 use crate::cli::{Failure, Finding, StatusArgs, print};
@@ -71,6 +71,9 @@ fn table(status: &StatusReply) -> String {
             duration(status.policy_age_s)
         ),
     );
+    if let Some(poll) = &status.poll {
+        row("source", source(poll, status.source_age_s));
+    }
     row(
         "content",
         format!(
@@ -121,6 +124,18 @@ fn parts(status: &StatusReply) -> String {
         row("degraded", sentence.clone());
     }
     text
+}
+
+/// How often the cloud is asked, why not more often, and when it last answered.
+fn source(poll: &PollState, age_s: Option<u64>) -> String {
+    let last = age_s.map_or_else(
+        || "cannot be read now".to_owned(),
+        |age| format!("last read {} ago", duration(age)),
+    );
+    format!(
+        "every {:.1} s ({} calls a reading, {} appliances), {last}",
+        poll.interval_s, poll.calls, poll.appliances
+    )
 }
 
 fn duration(seconds: u64) -> String {

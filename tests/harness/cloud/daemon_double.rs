@@ -229,6 +229,7 @@ impl Heard {
                 self.sources.push(state);
                 Reply::Noted
             }
+            Request::Poll(_) => Reply::Noted,
             Request::NotAClient { address } => {
                 self.nobody.push(address);
                 Reply::Noted

@@ -29,6 +29,9 @@ pub struct StatusReply {
     /// Seconds since whoever publishes last said the policy is current; absent when nobody has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_age_s: Option<u64>,
+    /// How often the source is asked; absent when nobody asks one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll: Option<PollState>,
     /// Clients in the policy.
     pub clients: u64,
     /// Groups in the policy.
@@ -57,6 +60,18 @@ pub struct StatusReply {
     pub spool: BTreeMap<Stream, StreamStatus>,
     /// What was lost, ever since the start.
     pub losses: LossCounts,
+}
+
+/// How often the cloud is asked, and what that follows from.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PollState {
+    /// Seconds between two readings, at most.
+    pub interval_s: f64,
+    /// Calls of the most used API that one reading takes.
+    pub calls: u32,
+    /// Appliances that share the request rate.
+    pub appliances: u32,
 }
 
 /// Which of the two forms of the queue statement is in the ruleset.
