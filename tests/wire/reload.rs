@@ -53,6 +53,24 @@ both_families! {
 }
 
 both_families! {
+    /// The old interface is gone; the new one has the same groups and was not the one that asked.
+    fn flows_of_an_address_end_when_another_instance_has_it(family) {
+        let lab = Topology::new().unwrap();
+        let scene = Scene::new(&lab, family);
+        let mut judged = scene.judged();
+        let other = INVENTORY.replace("instance = \"workload\"", "instance = \"successor\"");
+        scene.daemon.reload(&other.replace("[[client]]", "# the same\n[[client]]")).unwrap();
+        assert!(judged.pump(Duration::from_secs(3), |tcp| tcp.reset).unwrap(), "the flow was not ended");
+        let line = scene.refusal_of("policy_changed");
+        assert_eq!(line.text("instance"), "workload");
+        // The successor opens its own, under its own name.
+        scene.assert_allowed("the successor", &allowed());
+        let logs = scene.daemon.logs();
+        logs.expect(&[("outcome", "allowed"), ("instance", "successor")]).unwrap();
+    }
+}
+
+both_families! {
     /// What has no ports is carried by the kernel like everything else, and has to be found again.
     fn reload_ends_what_is_not_tcp_too(family) {
         let lab = Topology::new().unwrap();

@@ -174,6 +174,10 @@ impl Inspector {
 
 /// Keeps the better of two rulings; `false` when both refuse.
 fn keep_ruling(kept: &mut Ruling, named: Ruling, blind: Ruling) -> bool {
+    if kept.instance.is_some() && kept.instance != named.instance {
+        // Whoever opened this flow no longer has the address.
+        return false;
+    }
     if named.is_allowed() {
         *kept = named;
     } else if blind.is_allowed() {

@@ -99,9 +99,8 @@ impl Follower {
 
     /// Every live flow that the policy refuses.
     fn refused_by(&mut self, policy: &Snapshot) -> Vec<Key> {
-        if policy.preferences().on_policy_change == OnPolicyChange::Keep {
-            return Vec::new();
-        }
+        // Another instance's flows are no matter of taste.
+        let keep = policy.preferences().on_policy_change == OnPolicyChange::Keep;
         let date = Date::from_unix_ms(unix_ms());
         let current = low_bits(policy.generation());
         // A full mailbox or an event out of order must not make a flow immune.
@@ -122,7 +121,12 @@ impl Follower {
         self.flows
             .iter()
             .filter(|(key, flow)| {
-                !flow.ending && !self.is_allowed(policy, key, flow, date) && !is_fresh(key)
+                let goes_on = if keep {
+                    !is_of_another(policy, key, flow)
+                } else {
+                    self.is_allowed(policy, key, flow, date)
+                };
+                !flow.ending && !goes_on && !is_fresh(key)
             })
             .map(|(key, _)| *key)
             .collect()
@@ -278,6 +282,9 @@ pub(super) fn is_allowed(
     may_be_bound: bool,
     bound_now: BoundNow<'_>,
 ) -> bool {
+    if is_of_another(policy, key, flow) {
+        return false;
+    }
     if policy.deployment_see_thru(date).is_some() {
         return true;
     }
@@ -323,6 +330,17 @@ pub(super) fn is_allowed(
     let mut any = false;
     bound_now(&mut |name| any = any || allows(Some(name)));
     any
+}
+
+/// Whether the address a flow came from is another instance's now, whatever that one may do.
+fn is_of_another(policy: &Snapshot, key: &Key, flow: &Flow) -> bool {
+    let opened_by = flow
+        .record
+        .as_ref()
+        .and_then(|record| record.instance.as_deref());
+    let now = policy.client(key.client.ip());
+    let now = now.map(|client| policy.instance(client));
+    matches!((opened_by, now), (Some(then), Some(now)) if then != now)
 }
 
 /// Every name a flow was judged by.

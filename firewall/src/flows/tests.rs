@@ -93,6 +93,19 @@ fn flow_ends_when_its_port_its_group_or_its_client_goes() {
 }
 
 #[test]
+fn flow_ends_when_another_instance_has_its_address_even_with_the_same_groups() {
+    let (key, mut other) = flow(Some("api.example.org"));
+    let mut opened_by = |instance: &str| {
+        other.record.as_mut().unwrap().instance = Some(Arc::from(instance));
+        goes_on(INVENTORY, &key, &other)
+    };
+    let now = policy(INVENTORY);
+    let client = now.client(key.client.ip()).unwrap();
+    assert!(opened_by(now.instance(client)));
+    assert!(!opened_by("i-of-before"));
+}
+
+#[test]
 fn flow_that_nobody_knows_the_name_of_ends_unless_any_bytes_may_pass() {
     let (key, _) = flow(None);
     let orphan = Flow {
