@@ -58,11 +58,11 @@ both_families! {
         let lab = Topology::new().unwrap();
         let scene = Scene::new(&lab, family);
         let mut judged = scene.judged();
-        let other = INVENTORY.replace("instance = \"workload\"", "instance = \"successor\"");
-        scene.daemon.reload(&other.replace("[[client]]", "# the same\n[[client]]")).unwrap();
+        let other = INVENTORY.replace("instance = \"attacker\"", "instance = \"successor\"");
+        scene.daemon.reload(&other).unwrap();
         assert!(judged.pump(Duration::from_secs(3), |tcp| tcp.reset).unwrap(), "the flow was not ended");
         let line = scene.refusal_of("policy_changed");
-        assert_eq!(line.text("instance"), "workload");
+        assert_eq!(line.text("instance"), "attacker");
         // The successor opens its own, under its own name.
         scene.assert_allowed("the successor", &allowed());
         let logs = scene.daemon.logs();
