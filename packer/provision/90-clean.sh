@@ -3,7 +3,7 @@
 set -eu
 apt-get clean
 rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/log/apt /var/log/dpkg.log \
-  /var/log/alternatives.log /var/log/bootstrap.log /root/.ssh /root/.cache /tmp/postern /etc/ssh/ssh_host_*
+  /var/log/alternatives.log /var/log/bootstrap.log ~root/.ssh ~root/.cache /tmp/postern /etc/ssh/ssh_host_*
 rm -f /var/lib/systemd/random-seed /var/lib/dbus/machine-id /var/lib/chrony/* /etc/.pwd.lock
 rm -rf /var/lib/systemd/timesync /var/log/journal/* /var/lib/systemd/network /run/postern*
 : >/etc/machine-id

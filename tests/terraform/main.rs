@@ -12,4 +12,5 @@ mod bundles;
 mod checkov;
 mod documents;
 mod modules;
+mod user_data;
 mod variables;

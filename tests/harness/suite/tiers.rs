@@ -173,7 +173,10 @@ fn terraform(runner: &mut Runner) -> Result<()> {
         crate::terraform::prepare,
     )? && runner.prepare("terraform: moto", || {
         crate::cloud::moto::environment().map(drop)
-    })?;
+    })? && runner.prepare(
+        "terraform: build postern-cloudsync",
+        crate::lab::build::sidecar,
+    )?;
     if !ready {
         return Ok(());
     }
