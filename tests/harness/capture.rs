@@ -1,14 +1,15 @@
 //! What really crossed a link: an AF_PACKET socket in a namespace and a thread that keeps every packet it yields.
 
 use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::ifaddrs::getifaddrs;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::{RcvBuf, ReceiveTimeout, ReceiveTimestampns};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind,
@@ -36,41 +37,65 @@ pub struct Captured {
 /// A running capture of one link; ends when dropped.
 #[derive(Debug)]
 pub struct Capture {
-    packets: Arc<Mutex<Vec<Captured>>>,
+    kept: Arc<Kept>,
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
+}
+
+/// The socket and what came out of it. A packet is on the socket before its receiver can see it, so whoever takes the
+/// socket's packets first, a reader of this list never misses one whose effect it has seen.
+#[derive(Debug)]
+struct Kept {
+    socket: OwnedFd,
+    packets: Mutex<Vec<Captured>>,
+}
+
+impl Kept {
+    /// Every packet so far, those included that are still on the socket.
+    fn drain(&self) -> MutexGuard<'_, Vec<Captured>> {
+        let mut packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = vec![0; 70_000];
+        loop {
+            match take(&self.socket, &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Taken::Packet(captured) => packets.push(*captured),
+                Taken::Other => {}
+                Taken::Nothing => return packets,
+            }
+        }
+    }
+
+    fn wait(&self) {
+        let mut descriptors = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        // Whatever it says: the next drain finds out.
+        let _said = poll(&mut descriptors, PollTimeout::from(20_u8));
+    }
 }
 
 impl Capture {
     /// Starts recording the IP packets of `interface`; whatever crosses it after this returns is in.
     pub fn start(namespace: &Namespace, interface: &str) -> Result<Self> {
-        let socket = open(namespace, interface)?;
-        let packets = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::new(Kept {
+            socket: open(namespace, interface)?,
+            packets: Mutex::new(Vec::new()),
+        });
         let stop = Arc::new(AtomicBool::new(false));
-        let (sink, stopped) = (Arc::clone(&packets), Arc::clone(&stop));
+        let (reading, stopped) = (Arc::clone(&kept), Arc::clone(&stop));
         let reader = std::thread::spawn(move || {
-            let mut buffer = vec![0; 70_000];
             while !stopped.load(Ordering::Relaxed) {
-                if let Some(captured) = receive(&socket, &mut buffer) {
-                    sink.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push(captured);
-                }
+                reading.wait();
+                drop(reading.drain());
             }
         });
         Ok(Self {
-            packets,
+            kept,
             stop,
             reader: Some(reader),
         })
     }
 
-    /// Every packet so far.
+    /// Every packet that has crossed so far.
     pub fn packets(&self) -> Vec<Captured> {
-        self.packets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.kept.drain().clone()
     }
 
     /// What `wanted` accepts of the packets so far.
@@ -151,30 +176,52 @@ pub(crate) fn link(interface: &str) -> Result<LinkAddr> {
 
 /// Reads one IP packet; `None` after the socket's time-out, and for anything else.
 pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Option<Captured> {
+    match take(socket, buffer, MsgFlags::empty()) {
+        Taken::Packet(captured) => Some(*captured),
+        Taken::Other | Taken::Nothing => None,
+    }
+}
+
+/// What a socket had.
+enum Taken {
+    Packet(Box<Captured>),
+    /// A frame that is not an IP packet.
+    Other,
+    Nothing,
+}
+
+fn take(socket: &OwnedFd, buffer: &mut [u8], flags: MsgFlags) -> Taken {
     let mut slices = [IoSliceMut::new(buffer)];
     let mut control = nix::cmsg_space!(TimeSpec);
-    let message = recvmsg::<LinkAddr>(
-        socket.as_raw_fd(),
-        &mut slices,
-        Some(&mut control),
-        MsgFlags::empty(),
-    )
-    .ok()?;
-    let at = message.cmsgs().ok()?.find_map(|control| {
-        let ControlMessageOwned::ScmTimestampns(at) = control else {
-            return None;
-        };
-        Some(Duration::from(at))
-    })?;
-    let (length, outgoing) = (message.bytes, message.address?.pkttype() == PACKET_OUTGOING);
-    let bytes = buffer.get(ETHERNET..length)?.to_vec();
-    let seen = Seen::parse(&bytes)?;
-    Some(Captured {
-        at,
-        outgoing,
-        bytes,
-        seen,
-    })
+    let read = recvmsg::<LinkAddr>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags);
+    let Ok(message) = read else {
+        return Taken::Nothing;
+    };
+    let at = message.cmsgs().ok().and_then(|mut controls| {
+        controls.find_map(|control| {
+            let ControlMessageOwned::ScmTimestampns(at) = control else {
+                return None;
+            };
+            Some(Duration::from(at))
+        })
+    });
+    let length = message.bytes;
+    let outgoing = message
+        .address
+        .map(|from| from.pkttype() == PACKET_OUTGOING);
+    let (Some(at), Some(outgoing)) = (at, outgoing) else {
+        return Taken::Other;
+    };
+    let bytes = buffer.get(ETHERNET..length).unwrap_or_default().to_vec();
+    match Seen::parse(&bytes) {
+        Some(seen) => Taken::Packet(Box::new(Captured {
+            at,
+            outgoing,
+            bytes,
+            seen,
+        })),
+        None => Taken::Other,
+    }
 }
 
 const ETHERNET: usize = 14;
