@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::flowlog::Logs;
 use crate::netns::{self, Namespace};
+use crate::program;
 use crate::publisher::Publisher;
 use crate::topology::{Family, RESOLVER, Topology};
 use crate::wait;
@@ -432,22 +433,7 @@ impl Drop for Daemon<'_> {
 
 /// The program under test: `POSTERN_BIN`, or what cargo built beside this program.
 pub fn binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("POSTERN_BIN") {
-        return Ok(path.into());
-    }
-    let me = std::env::current_exe().context("finding this program")?;
-    let found = me
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join("postern"))
-        .find(|path| path.is_file());
-    found.with_context(|| {
-        format!(
-            "no postern near {}; build it with `cargo build -p firewall`",
-            me.display()
-        )
-    })
+    program::find("POSTERN_BIN", "postern", "firewall")
 }
 
 /// Runs the program under test inside a namespace to its end.

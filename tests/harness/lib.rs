@@ -19,6 +19,7 @@ pub mod netns;
 pub mod packet;
 pub mod peer;
 pub mod prerequisites;
+pub mod program;
 pub mod publisher;
 pub mod python;
 pub mod race;

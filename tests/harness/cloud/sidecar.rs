@@ -9,26 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::api::REGION;
-use crate::wait;
+use crate::{program, wait};
 
 /// The program: `POSTERN_CLOUDSYNC_BIN`, or what cargo built beside this program.
 pub fn binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("POSTERN_CLOUDSYNC_BIN") {
-        return Ok(path.into());
-    }
-    let me = std::env::current_exe().context("finding this program")?;
-    let mut folders = me
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join("postern-cloudsync"));
-    let found = folders.find(|path| path.is_file());
-    found.with_context(|| {
-        format!(
-            "no postern-cloudsync near {}; build it with `cargo build -p cloudsync`",
-            me.display()
-        )
-    })
+    program::find("POSTERN_CLOUDSYNC_BIN", "postern-cloudsync", "cloudsync")
 }
 
 /// A running `postern-cloudsync run`; killed when dropped.
