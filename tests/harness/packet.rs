@@ -18,6 +18,10 @@ pub mod flags {
     pub const ACK: u8 = 0x10;
     /// The urgent pointer counts.
     pub const URG: u8 = 0x20;
+    /// The sender has seen congestion (RFC 3168), or part of a count of it (RFC 9768).
+    pub const ECE: u8 = 0x40;
+    /// The sender has heard of congestion, or part of a count of it.
+    pub const CWR: u8 = 0x80;
 }
 
 /// TCP option bytes.
@@ -68,6 +72,8 @@ pub struct Tcp {
     pub ip_extra: Vec<u8>,
     /// The next-header number of the first IPv6 extension header, when `ip_extra` holds some.
     pub first_extension: u8,
+    /// The four bits behind the data offset; the lowest is AE of RFC 9768.
+    pub reserved: u8,
     /// Overrides the data offset, in 32-bit words.
     pub data_offset: Option<u8>,
     /// Flips bits of the right checksum.
@@ -97,6 +103,7 @@ impl Tcp {
             ttl: 64,
             ip_extra: Vec::new(),
             first_extension: 0,
+            reserved: 0,
             data_offset: None,
             checksum_flip: 0,
         }
@@ -112,7 +119,7 @@ impl Tcp {
         out.extend(self.to.port().to_be_bytes());
         out.extend(self.seq.to_be_bytes());
         out.extend(self.ack.to_be_bytes());
-        out.extend([words << 4, self.flags]);
+        out.extend([words << 4 | self.reserved & 0x0f, self.flags]);
         out.extend(self.window.to_be_bytes());
         out.extend([0, 0]);
         out.extend(self.urgent.to_be_bytes());

@@ -16,6 +16,7 @@ mod scene;
 mod address_binding;
 mod annotations;
 mod clients;
+mod congestion;
 mod dns_answers;
 mod dns_bad_input;
 mod dns_child;
