@@ -6,14 +6,13 @@
 
 use std::time::Duration;
 
-use roxmltree::Node;
+use aws_sdk_ec2::types::{self, Filter};
 
 use super::call::Caller;
+use super::error::incomplete;
 use super::metadata::Own;
 use super::pages::filter;
-use super::service::EC2;
-use super::xml;
-use crate::cloud::{CloudError, CloudErrorKind};
+use crate::cloud::CloudError;
 
 /// Tags that say an address may be taken, whatever their value.
 const TAGS: [&str; 2] = ["postern", "discriminat"];
@@ -81,7 +80,7 @@ pub(super) async fn take(caller: &Caller, own: &Own) {
 
 /// Looks for a free address and takes it.
 async fn attempt(caller: &Caller, interface: &str) -> Result<Attempt, CloudError> {
-    let tagged = addresses(caller, &filter(1, "tag-key", TAGS)).await?;
+    let tagged = addresses(caller, filter("tag-key", TAGS)).await?;
     if let Some(ours) = tagged.iter().find(|address| address.interface == interface) {
         return Ok(Attempt::Ours(ours.public.clone()));
     }
@@ -90,21 +89,23 @@ async fn attempt(caller: &Caller, interface: &str) -> Result<Attempt, CloudError
     let Some(chosen) = fastrand::choice(&free) else {
         return Ok(Attempt::NoneFree);
     };
-    let arguments = [
-        ("AllocationId", chosen.allocation.as_str()),
-        ("NetworkInterfaceId", interface),
-        ("AllowReassociation", "false"),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()));
-    match caller.query(EC2, "AssociateAddress", &arguments).await {
+    let associated = caller.ec2("AssociateAddress", async |ec2| {
+        ec2.associate_address()
+            .allocation_id(&chosen.allocation)
+            .network_interface_id(interface)
+            .allow_reassociation(false)
+            .send()
+            .await
+    });
+    match associated.await {
         Ok(_) => {}
         Err(error) if error.detail.starts_with("Resource.AlreadyAssociated") => {
             return Ok(Attempt::TakenByAnother);
         }
         Err(error) => return Err(error),
     }
-    let one = filter(1, "allocation-id", [chosen.allocation.as_str()]);
-    let found = addresses(caller, &one).await?;
+    let one = filter("allocation-id", [chosen.allocation.as_str()]);
+    let found = addresses(caller, one).await?;
     let is_ours = found.iter().any(|address| address.interface == interface);
     Ok(if is_ours {
         Attempt::Ours(chosen.public.clone())
@@ -126,7 +127,7 @@ pub(super) enum Prospect {
 
 /// Looks, and takes nothing.
 pub(super) async fn prospect(caller: &Caller, interface: &str) -> Result<Prospect, CloudError> {
-    let tagged = addresses(caller, &filter(1, "tag-key", TAGS)).await?;
+    let tagged = addresses(caller, filter("tag-key", TAGS)).await?;
     if let Some(ours) = tagged.iter().find(|address| address.interface == interface) {
         return Ok(Prospect::Ours(ours.public.clone()));
     }
@@ -138,35 +139,29 @@ pub(super) async fn prospect(caller: &Caller, interface: &str) -> Result<Prospec
     )
 }
 
-/// The addresses that pass these filters.
-async fn addresses(
-    caller: &Caller,
-    arguments: &[(String, String)],
-) -> Result<Vec<Address>, CloudError> {
+/// The addresses that pass this filter.
+async fn addresses(caller: &Caller, filter: Filter) -> Result<Vec<Address>, CloudError> {
     const CALL: &str = "DescribeAddresses";
-    let body = caller.query(EC2, CALL, arguments).await?.bytes;
-    let document = xml::parse(CALL, 1, &body)?;
-    let root = document.root_element();
-    if xml::child(root, "addressesSet").is_none() {
-        return Err(super::error::incomplete(CALL, 1, "addressesSet"));
-    }
-    xml::items(root, "addressesSet")
-        .map(|item| {
-            address(item).ok_or_else(|| CloudError {
-                call: CALL.to_owned(),
-                kind: CloudErrorKind::Incomplete,
-                detail: "no allocation id in it".to_owned(),
-            })
-        })
+    let answer = caller.ec2(CALL, async |ec2| {
+        ec2.describe_addresses()
+            .filters(filter.clone())
+            .send()
+            .await
+    });
+    let found = answer.await?.addresses;
+    let found = found.ok_or_else(|| incomplete(CALL, 1, "addressesSet"))?;
+    found
+        .into_iter()
+        .map(|raw| address(raw).ok_or_else(|| incomplete(CALL, 1, "allocation id")))
         .collect()
 }
 
-fn address(node: Node<'_, '_>) -> Option<Address> {
-    let given = |name: &str| xml::text(node, name).unwrap_or_default().to_owned();
+fn address(raw: types::Address) -> Option<Address> {
+    let is_empty = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
     Some(Address {
-        allocation: xml::text(node, "allocationId")?.to_owned(),
-        public: given("publicIp"),
-        interface: given("networkInterfaceId"),
-        is_free: given("associationId").is_empty() && given("instanceId").is_empty(),
+        is_free: is_empty(&raw.association_id) && is_empty(&raw.instance_id),
+        allocation: raw.allocation_id?,
+        public: raw.public_ip.unwrap_or_default(),
+        interface: raw.network_interface_id.unwrap_or_default(),
     })
 }

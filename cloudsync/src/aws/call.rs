@@ -1,16 +1,20 @@
-//! One signed request to one service, and its whole answer.
+//! Calls of AWS's services: by their generated clients, EC2 and CloudWatch Logs; by one signed
+//! request and its whole answer, the few actions of Auto Scaling, SSM and Secrets Manager.
 //!
-//! The generated clients know thousands of actions where this program uses a dozen: EC2's alone
-//! takes minutes to build and reads every answer into objects, changed or not. So requests go
-//! through the SDK's own runtime (connections, time-outs, credentials, signatures) and answers
-//! come back as text, which a reader compares before it understands it.
+//! Both go through the SDK's runtime (connections, time-outs, signatures) with the same
+//! credentials, and neither tries again by itself: how often a service is asked is decided here,
+//! where the deployment's share of it is known.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use aws_config::identity::IdentityCache;
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
@@ -23,11 +27,13 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse, Or
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::error::display::DisplayErrorContext;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use serde_json::Value;
-use tokio::sync::Mutex;
 
-use super::error::{self, ServiceError};
+use super::credentials::Kept;
+use super::error::{ServiceError, classify, short};
 use super::service::{Protocol, Service};
+use super::whole::Whole;
 use crate::cloud::{CloudError, CloudErrorKind};
 
 /// How long one attempt may take.
@@ -38,9 +44,6 @@ const CONNECT_TIME: Duration = Duration::from_secs(3);
 
 /// Before the only second attempt after a hiccup; anything longer is for the next reading.
 const SECOND_ATTEMPT: Duration = Duration::from_millis(200);
-
-/// Credentials that end sooner are replaced.
-const CREDENTIALS_LEFT: Duration = Duration::from_secs(300);
 
 /// A request as it goes out.
 #[derive(Clone)]
@@ -60,13 +63,10 @@ impl fmt::Debug for Signed {
 
 type Exchange = Operation<Signed, Body, ServiceError>;
 
-/// A good answer.
+/// All of a good answer.
 #[derive(Clone)]
 pub(super) struct Body {
-    /// All of it.
     pub(super) bytes: Vec<u8>,
-    /// When the service sent it, by its own clock.
-    pub(super) date: Option<String>,
 }
 
 impl fmt::Debug for Body {
@@ -81,31 +81,76 @@ impl fmt::Debug for Body {
 pub(super) struct Caller {
     sdk: Rc<SdkConfig>,
     region: String,
-    provider: Option<SharedCredentialsProvider>,
-    credentials: Rc<Mutex<Option<Credentials>>>,
+    credentials: SharedCredentialsProvider,
     exchanges: Rc<RefCell<HashMap<String, Exchange>>>,
+    ec2: aws_sdk_ec2::Client,
+    logs: aws_sdk_cloudwatchlogs::Client,
 }
 
 impl Caller {
     /// With the instance's own credentials, or whose ever the environment has.
     pub(super) fn new(sdk: &SdkConfig) -> Self {
-        let region = sdk.region().map(ToString::to_string).unwrap_or_default();
-        Self {
-            provider: sdk.credentials_provider(),
-            sdk: Rc::new(sdk.clone()),
-            region,
-            credentials: Rc::default(),
-            exchanges: Rc::default(),
-        }
+        Self::build(
+            Rc::new(sdk.clone()),
+            sdk.credentials_provider(),
+            Rc::default(),
+        )
     }
 
     /// With those of another account.
     pub(super) fn with_credentials(&self, provider: SharedCredentialsProvider) -> Self {
+        Self::build(
+            Rc::clone(&self.sdk),
+            Some(provider),
+            Rc::clone(&self.exchanges),
+        )
+    }
+
+    fn build(
+        sdk: Rc<SdkConfig>,
+        provider: Option<SharedCredentialsProvider>,
+        exchanges: Rc<RefCell<HashMap<String, Exchange>>>,
+    ) -> Self {
+        let credentials = Kept::shared(provider);
+        let clients = SdkConfig::clone(&sdk)
+            .into_builder()
+            .credentials_provider(credentials.clone())
+            .identity_cache(IdentityCache::no_cache())
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .build();
+        let ec2 = aws_sdk_ec2::config::Builder::from(&clients)
+            .interceptor(Whole)
+            .build();
         Self {
-            provider: Some(provider),
-            credentials: Rc::default(),
-            ..self.clone()
+            region: sdk.region().map(ToString::to_string).unwrap_or_default(),
+            ec2: aws_sdk_ec2::Client::from_conf(ec2),
+            logs: aws_sdk_cloudwatchlogs::Client::new(&clients),
+            sdk,
+            credentials,
+            exchanges,
         }
+    }
+
+    /// Calls an action of EC2.
+    pub(super) async fn ec2<T, E: ProvideErrorMetadata + Error + Send + Sync + 'static>(
+        &self,
+        action: &str,
+        call: impl AsyncFn(&aws_sdk_ec2::Client) -> Result<T, SdkError<E, HttpResponse>>,
+    ) -> Result<T, CloudError> {
+        self.ready(action, &self.region).await?;
+        twice(action, async || call(&self.ec2).await).await
+    }
+
+    /// Calls an action of CloudWatch Logs.
+    pub(super) async fn logs<T, E: ProvideErrorMetadata + Error + Send + Sync + 'static>(
+        &self,
+        action: &str,
+        call: impl AsyncFn(&aws_sdk_cloudwatchlogs::Client) -> Result<T, SdkError<E, HttpResponse>>,
+    ) -> Result<T, CloudError> {
+        self.ready(action, &self.region).await?;
+        twice(action, async || call(&self.logs).await).await
     }
 
     /// The region of the deployment.
@@ -146,26 +191,6 @@ impl Caller {
         region: Option<&str>,
         request: &Value,
     ) -> Result<Value, CloudError> {
-        let body = request.to_string().into_bytes();
-        let answer = self.json_bytes(service, action, region, body).await?;
-        if answer.bytes.is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&answer.bytes).map_err(|error| CloudError {
-            call: action.to_owned(),
-            kind: CloudErrorKind::Incomplete,
-            detail: error.to_string(),
-        })
-    }
-
-    /// As [`Caller::json`], with a request that is text already and an answer left as it is.
-    pub(super) async fn json_bytes(
-        &self,
-        service: Service,
-        action: &str,
-        region: Option<&str>,
-        body: Vec<u8>,
-    ) -> Result<Body, CloudError> {
         let Protocol::Json { target } = service.protocol else {
             return Err(refused(action, "not a service of this protocol"));
         };
@@ -177,8 +202,18 @@ impl Caller {
             ("x-amz-target".to_owned(), format!("{target}.{action}")),
         ];
         let region = region.unwrap_or(&self.region);
-        self.exchange(service, action, region, headers.into(), body)
-            .await
+        let body = request.to_string().into_bytes();
+        let answer = self
+            .exchange(service, action, region, headers.into(), body)
+            .await?;
+        if answer.bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&answer.bytes).map_err(|error| CloudError {
+            call: action.to_owned(),
+            kind: CloudErrorKind::Incomplete,
+            detail: error.to_string(),
+        })
     }
 
     async fn exchange(
@@ -189,39 +224,16 @@ impl Caller {
         headers: Vec<(String, String)>,
         body: Vec<u8>,
     ) -> Result<Body, CloudError> {
-        if region.is_empty() {
-            return Err(CloudError {
-                call: action.to_owned(),
-                kind: CloudErrorKind::Refused,
-                detail: "no region: set AWS_REGION or [aws] region".to_owned(),
-            });
-        }
+        let credentials = self.ready(action, region).await?;
         let endpoint = service.endpoint(&self.sdk, region);
         let exchange = self.exchange_with(&endpoint);
-        let credentials = self.credentials(action).await?;
-        let mut tries = 1;
-        loop {
-            let signed = signed(
-                &endpoint,
-                service.name,
-                region,
-                &credentials,
-                &headers,
-                &body,
-            );
-            let signed = signed.map_err(|why| refused(action, &why))?;
-            match exchange.invoke(signed).await {
-                Ok(body) => return Ok(body),
-                Err(error) => {
-                    let error = understand(action, &error);
-                    if error.kind != CloudErrorKind::Unavailable || tries > 1 {
-                        return Err(error);
-                    }
-                    tries += 1;
-                    tokio::time::sleep(SECOND_ATTEMPT).await;
-                }
-            }
-        }
+        let name = service.name;
+        twice(action, async || {
+            let signed = signed(&endpoint, name, region, &credentials, &headers, &body)
+                .map_err(SdkError::construction_failure)?;
+            exchange.invoke(signed).await
+        })
+        .await
     }
 
     /// Connections to one end point, made once.
@@ -230,10 +242,6 @@ impl Caller {
         if let Some(exchange) = exchanges.get(endpoint) {
             return exchange.clone();
         }
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIME)
-            .operation_attempt_timeout(ATTEMPT_TIME)
-            .build();
         let exchange: Exchange = Operation::builder()
             .service_name("aws")
             .operation_name("call")
@@ -242,7 +250,7 @@ impl Caller {
             .no_auth()
             .no_retry()
             .sleep_impl(TokioSleep::new())
-            .timeout_config(timeouts)
+            .timeout_config(timeouts())
             .with_connection_poisoning()
             .serializer(|signed: Signed| {
                 let mut request = HttpRequest::new(SdkBody::from(signed.body));
@@ -259,33 +267,39 @@ impl Caller {
         exchange
     }
 
-    /// Credentials that last a while yet.
-    async fn credentials(&self, action: &str) -> Result<Credentials, CloudError> {
-        let mut kept = self.credentials.lock().await;
-        let left = |credentials: &Credentials, least: Duration| {
-            credentials
-                .expiry()
-                .is_none_or(|end| end > SystemTime::now() + least)
-        };
-        if let Some(credentials) = kept.as_ref().filter(|kept| left(kept, CREDENTIALS_LEFT)) {
-            return Ok(credentials.clone());
+    /// What every call needs: a region, and credentials that last a while yet.
+    async fn ready(&self, action: &str, region: &str) -> Result<Credentials, CloudError> {
+        if region.is_empty() {
+            return Err(refused(action, "no region: set AWS_REGION or [aws] region"));
         }
-        let missing = |detail: String| CloudError {
+        let found = self.credentials.provide_credentials().await;
+        found.map_err(|error| CloudError {
             call: action.to_owned(),
             kind: CloudErrorKind::Credentials,
-            detail,
-        };
-        let provider = self
-            .provider
-            .as_ref()
-            .ok_or_else(|| missing("no credentials are configured".to_owned()))?;
-        match provider.provide_credentials().await {
-            Ok(fresh) => Ok(kept.insert(fresh).clone()),
-            Err(error) => match kept.as_ref().filter(|kept| left(kept, Duration::ZERO)) {
-                Some(still_good) => Ok(still_good.clone()),
-                None => Err(missing(short(&DisplayErrorContext(&error).to_string()))),
-            },
+            detail: short(&DisplayErrorContext(&error).to_string()),
+        })
+    }
+}
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIME)
+        .operation_attempt_timeout(ATTEMPT_TIME)
+        .build()
+}
+
+/// Calls, and once more after a hiccup.
+async fn twice<T, E: ProvideErrorMetadata + Error + Send + Sync + 'static>(
+    action: &str,
+    call: impl AsyncFn() -> Result<T, SdkError<E, HttpResponse>>,
+) -> Result<T, CloudError> {
+    let first = call().await.map_err(|error| classify(action, &error));
+    match first {
+        Err(error) if error.kind == CloudErrorKind::Unavailable => {
+            tokio::time::sleep(SECOND_ATTEMPT).await;
+            call().await.map_err(|error| classify(action, &error))
         }
+        other => other,
     }
 }
 
@@ -334,36 +348,10 @@ fn answer(response: &HttpResponse) -> Result<Body, OrchestratorError<ServiceErro
     if status.is_success() {
         Ok(Body {
             bytes: body.to_vec(),
-            date: response.headers().get("date").map(ToOwned::to_owned),
         })
     } else {
-        let error = ServiceError::read(status.as_u16(), body);
+        let error = ServiceError::read(body);
         Err(OrchestratorError::operation(error))
-    }
-}
-
-/// What a failed exchange means to us.
-fn understand(action: &str, error: &SdkError<ServiceError, HttpResponse>) -> CloudError {
-    let (kind, detail) = match error {
-        SdkError::ServiceError(context) => {
-            let error = context.err();
-            (error::kind(&error.code, error.status), error.to_string())
-        }
-        SdkError::ConstructionFailure(_) => (CloudErrorKind::Refused, String::new()),
-        SdkError::ResponseError(_) => (CloudErrorKind::Incomplete, String::new()),
-        SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | _ => {
-            (CloudErrorKind::Unavailable, String::new())
-        }
-    };
-    let detail = if detail.is_empty() {
-        short(&DisplayErrorContext(error).to_string())
-    } else {
-        detail
-    };
-    CloudError {
-        call: action.to_owned(),
-        kind,
-        detail,
     }
 }
 
@@ -373,9 +361,4 @@ fn refused(action: &str, why: &str) -> CloudError {
         kind: CloudErrorKind::Refused,
         detail: why.to_owned(),
     }
-}
-
-/// The beginning of a long story.
-fn short(text: &str) -> String {
-    text.chars().take(400).collect()
 }

@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
+use aws_sdk_cloudwatchlogs::types::{InputLogEvent, RejectedLogEventsInfo};
 use ipc::record::Stream;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::call::Caller;
-use super::error::incomplete;
-use super::service::LOGS;
 use crate::cloud::{Acknowledged, BatchLimits, CloudError, CloudErrorKind, LogEvent, LogSink};
 use crate::config::Logs;
 
@@ -22,7 +19,7 @@ const LIMITS: BatchLimits = BatchLimits {
 };
 
 /// Days that a group may keep its lines (PutRetentionPolicy, API reference).
-const RETENTION_DAYS: [u32; 23] = [
+const RETENTION_DAYS: [i32; 22] = [
     1,
     3,
     5,
@@ -44,9 +41,10 @@ const RETENTION_DAYS: [u32; 23] = [
     2_557,
     2_922,
     3_288,
-    3_653,
-    u32::MAX,
+    RETENTION_DAYS_MAX,
 ];
+
+const RETENTION_DAYS_MAX: i32 = 3_653;
 
 /// One log group.
 #[derive(Debug, Clone)]
@@ -57,37 +55,6 @@ pub(crate) struct CloudWatch {
     /// names of appliances.
     managed: bool,
     retention_days: u32,
-}
-
-/// A batch, as the service reads it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PutLogEvents<'a> {
-    log_group_name: &'a str,
-    log_stream_name: &'a str,
-    log_events: Vec<InputLogEvent<'a>>,
-}
-
-#[derive(Serialize)]
-struct InputLogEvent<'a> {
-    timestamp: u64,
-    message: &'a str,
-}
-
-/// What the service says about a batch it took.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Answer {
-    rejected_log_events_info: Option<Rejected>,
-}
-
-/// Which events of a batch the service will not keep.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Rejected {
-    too_new_log_event_start_index: Option<usize>,
-    too_old_log_event_end_index: Option<usize>,
-    expired_log_event_end_index: Option<usize>,
 }
 
 impl CloudWatch {
@@ -107,52 +74,45 @@ impl CloudWatch {
     }
 
     async fn send(&self, name: &str, events: &[LogEvent]) -> Result<Acknowledged, CloudError> {
-        const CALL: &str = "PutLogEvents";
-        let log_events = events.iter().map(|event| InputLogEvent {
-            timestamp: event.unix_ms,
-            message: &event.message,
+        let answer = self.caller.logs("PutLogEvents", async |logs| {
+            let input = events.iter().filter_map(input).collect();
+            logs.put_log_events()
+                .log_group_name(&self.group)
+                .log_stream_name(name)
+                .set_log_events(Some(input))
+                .send()
+                .await
         });
-        let request = PutLogEvents {
-            log_group_name: &self.group,
-            log_stream_name: name,
-            log_events: log_events.collect(),
-        };
-        let request = serde_json::to_vec(&request).unwrap_or_default();
-        let answer = self.caller.json_bytes(LOGS, CALL, None, request).await?;
-        let answer: Answer = match answer.bytes.as_slice() {
-            [] => Answer::default(),
-            body => {
-                serde_json::from_slice(body).map_err(|_| incomplete(CALL, 1, "whole document"))?
-            }
-        };
-        let rejected = answer.rejected_log_events_info;
+        let answer = answer.await?;
+        let rejected = answer.rejected_log_events_info();
         Ok(Acknowledged {
-            rejected: rejected.map_or(0, |info| rejected_of(&info, events.len())),
+            rejected: rejected.map_or(0, |info| rejected_of(info, events.len())),
         })
     }
 
     /// Creates the group, unless it is somebody else's, and the stream; either may be there already. Only a group that we made gets the
     /// retention we were told: one that was there has its owner's.
     async fn create(&self, name: &str) -> Result<(), CloudError> {
-        let group = json!({ "logGroupName": self.group });
-        if !self.managed && self.created("CreateLogGroup", &group).await? {
+        // Nothing is asked before it is awaited.
+        let group = self.caller.logs("CreateLogGroup", async |logs| {
+            let call = logs.create_log_group();
+            call.log_group_name(&self.group).send().await
+        });
+        if !self.managed && is_new(group.await.map(drop))? {
             tracing::info!(group = self.group, "created");
             self.retain().await;
         }
-        let stream = json!({ "logGroupName": self.group, "logStreamName": name });
-        if self.created("CreateLogStream", &stream).await? {
+        let stream = self.caller.logs("CreateLogStream", async |logs| {
+            logs.create_log_stream()
+                .log_group_name(&self.group)
+                .log_stream_name(name)
+                .send()
+                .await
+        });
+        if is_new(stream.await.map(drop))? {
             tracing::info!(group = self.group, stream = name, "created");
         }
         Ok(())
-    }
-
-    /// Creates something; says whether it was not there before.
-    async fn created(&self, action: &str, request: &Value) -> Result<bool, CloudError> {
-        match self.caller.json(LOGS, action, None, request).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.detail.starts_with("ResourceAlreadyExistsException") => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     /// Sets how long lines are kept. Logs without it are better than no logs.
@@ -162,13 +122,12 @@ impl CloudWatch {
         }
         let allowed = RETENTION_DAYS
             .iter()
-            .find(|days| **days >= self.retention_days);
-        let days = allowed
-            .copied()
-            .filter(|days| *days != u32::MAX)
-            .unwrap_or(3_653);
-        let request = json!({ "logGroupName": self.group, "retentionInDays": days });
-        let set = self.caller.json(LOGS, "PutRetentionPolicy", None, &request);
+            .find(|days| days.unsigned_abs() >= self.retention_days);
+        let days = allowed.copied().unwrap_or(RETENTION_DAYS_MAX);
+        let set = self.caller.logs("PutRetentionPolicy", async |logs| {
+            let call = logs.put_retention_policy().log_group_name(&self.group);
+            call.retention_in_days(days).send().await
+        });
         match set.await {
             Ok(_) => tracing::info!(group = self.group, days, "its lines are kept that long"),
             Err(error) => {
@@ -200,14 +159,32 @@ impl LogSink for CloudWatch {
     }
 }
 
+/// An event as the service takes it. `build` asks for a time and a message, and both are set.
+fn input(event: &LogEvent) -> Option<InputLogEvent> {
+    let timestamp = i64::try_from(event.unix_ms).unwrap_or(i64::MAX);
+    let event = InputLogEvent::builder()
+        .timestamp(timestamp)
+        .message(&event.message);
+    event.build().ok()
+}
+
+/// Whether what was created was not there before.
+fn is_new(created: Result<(), CloudError>) -> Result<bool, CloudError> {
+    match created {
+        Ok(()) => Ok(true),
+        Err(error) if error.detail.starts_with("ResourceAlreadyExistsException") => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// How many of `count` events the service will not keep: those after the first that is too new,
 /// and those before the last that is too old or expired.
-fn rejected_of(info: &Rejected, count: usize) -> usize {
-    let too_new = info
-        .too_new_log_event_start_index
-        .map_or(0, |first| count.saturating_sub(first));
-    let too_old = info.too_old_log_event_end_index.unwrap_or_default();
-    let expired = info.expired_log_event_end_index.unwrap_or_default();
+fn rejected_of(info: &RejectedLogEventsInfo, count: usize) -> usize {
+    let index = |index: Option<i32>| index.and_then(|index| usize::try_from(index).ok());
+    let too_new = index(info.too_new_log_event_start_index());
+    let too_new = too_new.map_or(0, |first| count.saturating_sub(first));
+    let too_old = index(info.too_old_log_event_end_index()).unwrap_or_default();
+    let expired = index(info.expired_log_event_end_index()).unwrap_or_default();
     too_new.saturating_add(too_old.max(expired)).min(count)
 }
 
@@ -217,11 +194,16 @@ mod tests {
 
     #[test]
     fn rejected_events_are_counted_from_both_ends() {
-        let info = serde_json::from_str(
-            r#"{"tooNewLogEventStartIndex":8,"tooOldLogEventEndIndex":3,"expiredLogEventEndIndex":2}"#,
+        let info = RejectedLogEventsInfo::builder()
+            .too_new_log_event_start_index(8)
+            .too_old_log_event_end_index(3)
+            .expired_log_event_end_index(2)
+            .build();
+        assert_eq!(rejected_of(&info, 10), 5);
+        assert_eq!(
+            rejected_of(&RejectedLogEventsInfo::builder().build(), 10),
+            0
         );
-        assert_eq!(rejected_of(&info.unwrap(), 10), 5);
-        assert_eq!(rejected_of(&Rejected::default(), 10), 0);
     }
 
     #[test]

@@ -3,23 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use aws_sdk_ec2::operation::describe_network_interfaces::{
+    DescribeNetworkInterfaces, DescribeNetworkInterfacesOutput,
+};
+use aws_sdk_ec2::operation::describe_vpcs::{DescribeVpcs, DescribeVpcsOutput};
+use aws_sdk_ec2::types::{Filter, NetworkInterface, Vpc, VpcCidrBlockState, VpcCidrBlockStateCode};
+use aws_smithy_runtime_api::client::interceptors::context::Output;
 use ipnet::IpNet;
-use roxmltree::Node;
 
 use super::call::Caller;
-use super::pages::{FILTER_VALUES_MAX, Listing, Pages, filter};
-use super::xml;
+use super::pages::{Ask, FILTER_VALUES_MAX, Listing, PAGE, Page, Pages, filter};
+use super::reader::Decoder;
 use crate::cloud::{CloudError, CloudErrorKind, Interface};
-
-const INTERFACES: Listing = Listing {
-    action: "DescribeNetworkInterfaces",
-    set: "networkInterfaceSet",
-};
-
-const VPCS: Listing = Listing {
-    action: "DescribeVpcs",
-    set: "vpcSet",
-};
 
 /// An interface and the account it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,15 +25,48 @@ pub(super) struct Owned {
     pub(super) owner: String,
 }
 
+struct Interfaces;
+
+impl Listing for Interfaces {
+    type Item = Owned;
+    const ACTION: &'static str = "DescribeNetworkInterfaces";
+    const SET: &'static str = "networkInterfaceSet";
+
+    fn decoder() -> Decoder {
+        Decoder::of(&DescribeNetworkInterfaces::new(), |token| {
+            let output = DescribeNetworkInterfacesOutput::builder();
+            Output::erase(output.set_next_token(token).build())
+        })
+    }
+
+    async fn page(caller: &Caller, ask: Ask<'_>) -> Result<Page<Owned>, CloudError> {
+        let answer = caller.ec2(Self::ACTION, async |ec2| {
+            ec2.describe_network_interfaces()
+                .set_filters(ask.filters())
+                .max_results(PAGE)
+                .set_next_token(ask.token.clone())
+                .customize()
+                .interceptor(ask.reader())
+                .send()
+                .await
+        });
+        let answer = answer.await?;
+        Ok(Page {
+            items: answer
+                .network_interfaces
+                .map(|found| found.iter().map(owned).collect()),
+            token: answer.next_token,
+        })
+    }
+}
+
 /// Every interface of these VPCs, and how many pages that took.
 pub(super) async fn interfaces(
     caller: &Caller,
     pages: &Pages<Owned>,
     vpcs: &[String],
 ) -> Result<(Vec<Owned>, u32), CloudError> {
-    let read = pages
-        .read(caller, INTERFACES, &vpc_filter(1, vpcs), owned)
-        .await?;
+    let read = pages.read::<Interfaces>(caller, &vpc_filter(vpcs)).await?;
     let count = u32::try_from(read.len()).unwrap_or(u32::MAX);
     let found = read.iter().flat_map(|page| page.iter().cloned());
     Ok((consistent(found)?, count))
@@ -63,11 +91,10 @@ pub(super) async fn interfaces_with(
         let values = addresses.iter().filter(|address| is_of_family(address));
         let values: Vec<String> = values.map(IpAddr::to_string).collect();
         for values in values.chunks(FILTER_VALUES_MAX) {
-            let mut arguments = vpc_filter(1, vpcs);
-            let number = if vpcs.is_empty() { 1 } else { 2 };
-            arguments.extend(filter(number, name, values));
+            let mut filters = vpc_filter(vpcs);
+            filters.push(filter(name, values));
             let read = Pages::default()
-                .read(caller, INTERFACES, &arguments, owned)
+                .read::<Interfaces>(caller, &filters)
                 .await?;
             found.extend(read.iter().flat_map(|page| page.iter().cloned()));
         }
@@ -76,31 +103,33 @@ pub(super) async fn interfaces_with(
 }
 
 /// One interface.
-fn owned(node: Node<'_, '_>) -> Result<Owned, &'static str> {
-    let id = xml::text(node, "networkInterfaceId").ok_or("interface id")?;
-    let instance = xml::child(node, "attachment")
-        .and_then(|attachment| xml::text(attachment, "instanceId"))
+fn owned(raw: &NetworkInterface) -> Result<Owned, &'static str> {
+    let id = raw.network_interface_id().ok_or("interface id")?;
+    let instance = raw
+        .attachment()
+        .and_then(|attachment| attachment.instance_id())
         .filter(|instance| !instance.is_empty());
-    let addresses = xml::text(node, "privateIpAddress")
+    let secondary = raw.private_ip_addresses().iter();
+    let v6 = raw.ipv6_addresses().iter();
+    let addresses = raw
+        .private_ip_address()
         .into_iter()
-        .chain(
-            xml::items(node, "privateIpAddressesSet")
-                .filter_map(|item| xml::text(item, "privateIpAddress")),
-        )
-        .chain(
-            xml::items(node, "ipv6AddressesSet").filter_map(|item| xml::text(item, "ipv6Address")),
-        );
-    let prefixes = xml::items(node, "ipv4PrefixSet")
-        .filter_map(|item| xml::text(item, "ipv4Prefix"))
-        .chain(xml::items(node, "ipv6PrefixSet").filter_map(|item| xml::text(item, "ipv6Prefix")));
+        .chain(secondary.filter_map(|found| found.private_ip_address()))
+        .chain(v6.filter_map(|found| found.ipv6_address()));
+    let v4_prefixes = raw.ipv4_prefixes().iter();
+    let v6_prefixes = raw.ipv6_prefixes().iter();
+    let prefixes = v4_prefixes
+        .filter_map(|found| found.ipv4_prefix())
+        .chain(v6_prefixes.filter_map(|found| found.ipv6_prefix()));
     let mut nets: Vec<IpNet> = addresses
         .filter_map(|text| text.parse::<IpAddr>().ok().map(IpNet::from))
         .chain(prefixes.filter_map(|text| text.parse::<IpNet>().ok()))
         .collect();
     nets.sort_unstable();
     nets.dedup();
-    let mut groups: Vec<String> = xml::items(node, "groupSet")
-        .filter_map(|item| xml::text(item, "groupId").map(ToOwned::to_owned))
+    let groups = raw.groups().iter();
+    let mut groups: Vec<String> = groups
+        .filter_map(|group| group.group_id().map(ToOwned::to_owned))
         .collect();
     groups.sort_unstable();
     Ok(Owned {
@@ -110,7 +139,7 @@ fn owned(node: Node<'_, '_>) -> Result<Owned, &'static str> {
             nets,
             groups,
         },
-        owner: xml::text(node, "ownerId").unwrap_or_default().to_owned(),
+        owner: raw.owner_id().unwrap_or_default().to_owned(),
     })
 }
 
@@ -125,7 +154,7 @@ pub(super) fn consistent(found: impl Iterator<Item = Owned>) -> Result<Vec<Owned
         let id = &before.interface.id;
         if by_id.get(id).map(|now| &now.interface) != Some(&before.interface) {
             return Err(CloudError {
-                call: INTERFACES.action.to_owned(),
+                call: Interfaces::ACTION.to_owned(),
                 kind: CloudErrorKind::Inconsistent,
                 detail: format!("{id} is on two pages in two states"),
             });
@@ -134,12 +163,43 @@ pub(super) fn consistent(found: impl Iterator<Item = Owned>) -> Result<Vec<Owned
     Ok(by_id.into_values().collect())
 }
 
+struct Networks;
+
+impl Listing for Networks {
+    type Item = Vec<IpNet>;
+    const ACTION: &'static str = "DescribeVpcs";
+    const SET: &'static str = "vpcSet";
+
+    fn decoder() -> Decoder {
+        Decoder::of(&DescribeVpcs::new(), |token| {
+            Output::erase(DescribeVpcsOutput::builder().set_next_token(token).build())
+        })
+    }
+
+    async fn page(caller: &Caller, ask: Ask<'_>) -> Result<Page<Vec<IpNet>>, CloudError> {
+        let answer = caller.ec2(Self::ACTION, async |ec2| {
+            ec2.describe_vpcs()
+                .set_filters(ask.filters())
+                .max_results(PAGE)
+                .set_next_token(ask.token.clone())
+                .customize()
+                .interceptor(ask.reader())
+                .send()
+                .await
+        });
+        let answer = answer.await?;
+        let items = answer
+            .vpcs
+            .map(|found| Ok(found.iter().map(networks_of).collect()));
+        let token = answer.next_token;
+        Ok(Page { items, token })
+    }
+}
+
 /// Every network of these VPCs, both families.
 pub(super) async fn networks(caller: &Caller, vpcs: &[String]) -> Result<Vec<IpNet>, CloudError> {
     let read = Pages::default()
-        .read(caller, VPCS, &vpc_filter(1, vpcs), |node| {
-            Ok(networks_of(node))
-        })
+        .read::<Networks>(caller, &vpc_filter(vpcs))
         .await?;
     let networks = read.iter().flat_map(|page| page.iter().flatten());
     let mut networks: Vec<IpNet> = networks.copied().collect();
@@ -149,66 +209,79 @@ pub(super) async fn networks(caller: &Caller, vpcs: &[String]) -> Result<Vec<IpN
 }
 
 /// The networks of one VPC, those being taken away left out.
-fn networks_of(vpc: Node<'_, '_>) -> Vec<IpNet> {
-    let blocks = |set: &'static str, block: &'static str, state: &'static str| {
-        xml::items(vpc, set)
-            .filter(move |item| {
-                let state = xml::child(*item, state).and_then(|state| xml::text(state, "state"));
-                state.is_none_or(|state| state == "associated")
-            })
-            .filter_map(move |item| xml::text(item, block))
+fn networks_of(vpc: &Vpc) -> Vec<IpNet> {
+    let is_there = |state: Option<&VpcCidrBlockState>| {
+        let state = state.and_then(|state| state.state());
+        state.is_none_or(|state| *state == VpcCidrBlockStateCode::Associated)
     };
-    xml::text(vpc, "cidrBlock")
+    let v4 = vpc.cidr_block_association_set().iter();
+    let v4 = v4.filter(|found| is_there(found.cidr_block_state()));
+    let v6 = vpc.ipv6_cidr_block_association_set().iter();
+    let v6 = v6.filter(|found| is_there(found.ipv6_cidr_block_state()));
+    vpc.cidr_block()
         .into_iter()
-        .chain(blocks(
-            "cidrBlockAssociationSet",
-            "cidrBlock",
-            "cidrBlockState",
-        ))
-        .chain(blocks(
-            "ipv6CidrBlockAssociationSet",
-            "ipv6CidrBlock",
-            "ipv6CidrBlockState",
-        ))
+        .chain(v4.filter_map(|found| found.cidr_block()))
+        .chain(v6.filter_map(|found| found.ipv6_cidr_block()))
         .filter_map(|text| text.parse().ok())
         .collect()
 }
 
 /// A filter for these VPCs; none for all.
-fn vpc_filter(number: usize, vpcs: &[String]) -> Vec<(String, String)> {
+fn vpc_filter(vpcs: &[String]) -> Vec<Filter> {
     if vpcs.is_empty() {
         return Vec::new();
     }
-    filter(number, "vpc-id", vpcs.iter().map(String::as_str))
+    vec![filter("vpc-id", vpcs)]
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use aws_sdk_ec2::types::{
+        GroupIdentifier, Ipv4PrefixSpecification, Ipv6PrefixSpecification,
+        NetworkInterfaceAttachment, NetworkInterfaceIpv6Address, NetworkInterfacePrivateIpAddress,
+        VpcCidrBlockAssociation,
+    };
 
-    fn read(item: &str) -> Owned {
-        let document = roxmltree::Document::parse(item).unwrap();
-        owned(document.root_element()).unwrap()
-    }
+    use super::*;
 
     #[test]
     fn every_kind_of_address_is_read() {
-        let found = read(
-            "<item><networkInterfaceId>eni-1</networkInterfaceId><ownerId>222222222222</ownerId>\
-             <attachment><instanceId>i-1</instanceId></attachment><privateIpAddress>10.0.0.5</privateIpAddress>\
-             <privateIpAddressesSet><item><privateIpAddress>10.0.0.5</privateIpAddress></item>\
-             <item><privateIpAddress>10.0.0.6</privateIpAddress></item></privateIpAddressesSet>\
-             <ipv6AddressesSet><item><ipv6Address>2001:db8::5</ipv6Address></item></ipv6AddressesSet>\
-             <ipv4PrefixSet><item><ipv4Prefix>10.0.1.16/28</ipv4Prefix></item></ipv4PrefixSet>\
-             <ipv6PrefixSet><item><ipv6Prefix>2001:db8:0:0:1::/80</ipv6Prefix></item></ipv6PrefixSet>\
-             <groupSet><item><groupId>sg-2</groupId></item><item><groupId>sg-1</groupId></item></groupSet></item>",
-        );
-        let nets: Vec<String> = found
-            .interface
-            .nets
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let secondary = |text: &str| {
+            let address = NetworkInterfacePrivateIpAddress::builder();
+            address.private_ip_address(text).build()
+        };
+        let raw = NetworkInterface::builder()
+            .network_interface_id("eni-1")
+            .owner_id("222222222222")
+            .attachment(
+                NetworkInterfaceAttachment::builder()
+                    .instance_id("i-1")
+                    .build(),
+            )
+            .private_ip_address("10.0.0.5")
+            .private_ip_addresses(secondary("10.0.0.5"))
+            .private_ip_addresses(secondary("10.0.0.6"))
+            .ipv6_addresses(
+                NetworkInterfaceIpv6Address::builder()
+                    .ipv6_address("2001:db8::5")
+                    .build(),
+            )
+            .ipv4_prefixes(
+                Ipv4PrefixSpecification::builder()
+                    .ipv4_prefix("10.0.1.16/28")
+                    .build(),
+            )
+            .ipv6_prefixes(
+                Ipv6PrefixSpecification::builder()
+                    .ipv6_prefix("2001:db8:0:0:1::/80")
+                    .build(),
+            )
+            .groups(GroupIdentifier::builder().group_id("sg-2").build())
+            .groups(GroupIdentifier::builder().group_id("sg-1").build())
+            .build();
+        let found = owned(&raw).unwrap();
+        let nets = found.interface.nets.iter();
+        let nets: Vec<String> = nets.map(ToString::to_string).collect();
         assert_eq!(
             nets,
             [
@@ -222,14 +295,17 @@ mod tests {
         assert_eq!(found.interface.instance, "i-1");
         assert_eq!(found.interface.groups, ["sg-1", "sg-2"]);
         assert_eq!(found.owner, "222222222222");
+        assert!(owned(&NetworkInterface::builder().build()).is_err());
     }
 
     #[test]
     fn an_interface_in_two_states_is_no_reading() {
         let interface = |address: &str| {
-            read(&format!(
-                "<item><networkInterfaceId>eni-1</networkInterfaceId><privateIpAddress>{address}</privateIpAddress></item>"
-            ))
+            let raw = NetworkInterface::builder();
+            let raw = raw
+                .network_interface_id("eni-1")
+                .private_ip_address(address);
+            owned(&raw.build()).unwrap()
         };
         let same = [interface("10.0.0.5"), interface("10.0.0.5")];
         assert_eq!(consistent(same.into_iter()).unwrap().len(), 1);
@@ -238,5 +314,28 @@ mod tests {
             consistent(moved.into_iter()).unwrap_err().kind,
             CloudErrorKind::Inconsistent
         );
+    }
+
+    #[test]
+    fn a_network_being_taken_away_is_not_served() {
+        let association = |cidr: &str, state: VpcCidrBlockStateCode| {
+            VpcCidrBlockAssociation::builder()
+                .cidr_block(cidr)
+                .cidr_block_state(VpcCidrBlockState::builder().state(state).build())
+                .build()
+        };
+        let vpc = Vpc::builder()
+            .cidr_block("10.0.0.0/16")
+            .cidr_block_association_set(association(
+                "10.1.0.0/16",
+                VpcCidrBlockStateCode::Associated,
+            ))
+            .cidr_block_association_set(association(
+                "10.2.0.0/16",
+                VpcCidrBlockStateCode::Disassociating,
+            ))
+            .build();
+        let networks = ["10.0.0.0/16", "10.1.0.0/16"].map(|net| net.parse().unwrap());
+        assert_eq!(networks_of(&vpc), networks);
     }
 }

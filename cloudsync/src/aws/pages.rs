@@ -1,19 +1,17 @@
-//! Listings of EC2, page by page, understood only where they changed.
+//! Listings of EC2, page by page, decoded only where they changed.
 
 use std::cell::RefCell;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::rc::Rc;
 
-use roxmltree::Node;
+use aws_sdk_ec2::types::Filter;
 
 use super::call::Caller;
 use super::error::{incomplete, on_page};
-use super::service::EC2;
-use super::xml;
+use super::reader::{Decoder, Marker, Reader};
 use crate::cloud::CloudError;
 
 /// Objects to ask for at a time: the most the service gives.
-const PAGE: &str = "1000";
+pub(super) const PAGE: i32 = 1_000;
 
 /// Values in one filter: the most the service takes.
 pub(super) const FILTER_VALUES_MAX: usize = 200;
@@ -22,74 +20,105 @@ pub(super) const FILTER_VALUES_MAX: usize = 200;
 const PAGES_MAX: u32 = 1_000;
 
 /// One listing.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Listing {
+pub(super) trait Listing {
+    /// What is kept of each member.
+    type Item;
     /// The action.
-    pub(super) action: &'static str,
-    /// The element that holds the items of an answer; an answer without it is half an answer.
-    pub(super) set: &'static str,
+    const ACTION: &'static str;
+    /// The element that holds the members of an answer; an answer without it is half an answer.
+    const SET: &'static str;
+
+    /// The operation's decoder.
+    fn decoder() -> Decoder;
+
+    /// Asks for one page.
+    async fn page(caller: &Caller, ask: Ask<'_>) -> Result<Page<Self::Item>, CloudError>;
+}
+
+/// What a page is asked for with.
+#[derive(Debug, Clone)]
+pub(super) struct Ask<'a> {
+    filters: &'a [Filter],
+    /// Where the page before ended.
+    pub(super) token: Option<String>,
+    reader: &'a Reader,
+}
+
+impl Ask<'_> {
+    /// The filters; none for everything.
+    pub(super) fn filters(&self) -> Option<Vec<Filter>> {
+        (!self.filters.is_empty()).then(|| self.filters.to_vec())
+    }
+
+    /// What reads the answer.
+    pub(super) fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+}
+
+/// One page.
+#[derive(Debug)]
+pub(super) struct Page<T> {
+    /// Its members, or what one of them lacks; `None` when there is no list of them.
+    pub(super) items: Option<Result<Vec<T>, &'static str>>,
+    /// Where the next one begins.
+    pub(super) token: Option<String>,
 }
 
 /// The pages of the last answer, to be recognised.
 #[derive(Debug)]
 pub(super) struct Pages<T> {
-    hasher: RandomState,
+    marker: Marker,
     kept: RefCell<Vec<(u64, Rc<Vec<T>>)>>,
 }
 
 impl<T> Default for Pages<T> {
     fn default() -> Self {
         Self {
-            hasher: RandomState::new(),
+            marker: Marker::default(),
             kept: RefCell::default(),
         }
     }
 }
 
 impl<T> Pages<T> {
-    /// Reads every page; `item` understands one member, and says what it lacks.
-    pub(super) async fn read(
+    /// Reads every page.
+    pub(super) async fn read<L: Listing<Item = T>>(
         &self,
         caller: &Caller,
-        listing: Listing,
-        arguments: &[(String, String)],
-        item: impl Fn(Node<'_, '_>) -> Result<T, &'static str>,
+        filters: &[Filter],
     ) -> Result<Vec<Rc<Vec<T>>>, CloudError> {
-        let Listing { action, set } = listing;
+        let known = self.kept.borrow().iter().map(|(mark, _)| *mark).collect();
+        let reader = Reader::new(L::decoder(), self.marker.clone(), known);
         let mut pages = Vec::new();
         let mut token: Option<String> = None;
         for page in 1..=PAGES_MAX {
-            let mut arguments = arguments.to_vec();
-            arguments.push(("MaxResults".to_owned(), PAGE.to_owned()));
-            arguments.extend(token.map(|token| ("NextToken".to_owned(), token)));
-            let answer = caller.query(EC2, action, &arguments).await;
-            let body = answer.map_err(|error| on_page(error, page))?.bytes;
-            let mark = self.mark(&body);
-            let known = self.known(pages.len(), mark);
-            let items = match known {
-                Some(items) => items,
-                None => {
-                    let document = xml::parse(action, page, &body)?;
-                    let root = document.root_element();
-                    if xml::child(root, set).is_none() {
-                        return Err(incomplete(action, page, set));
-                    }
-                    let items = xml::items(root, set).map(&item);
-                    let items = items.collect::<Result<Vec<T>, _>>();
-                    Rc::new(items.map_err(|what| incomplete(action, page, what))?)
+            let ask = Ask {
+                filters,
+                token,
+                reader: &reader,
+            };
+            let answer = L::page(caller, ask).await;
+            let answer = answer.map_err(|error| on_page(error, page))?;
+            let seen = reader.seen();
+            let seen = seen.ok_or_else(|| incomplete(L::ACTION, page, "body"))?;
+            let known = self.known(pages.len(), seen.mark).filter(|_| seen.is_known);
+            let items = match (known, answer.items) {
+                (Some(items), _) => items,
+                (None, None) => return Err(incomplete(L::ACTION, page, L::SET)),
+                (None, Some(items)) => {
+                    Rc::new(items.map_err(|what| incomplete(L::ACTION, page, what))?)
                 }
             };
-            pages.push((mark, items));
-            token = between(&body, NEXT_TOKEN)
-                .and_then(|(_, token, _)| String::from_utf8(token.to_vec()).ok())
-                .filter(|token| !token.is_empty());
+            pages.push((seen.mark, items));
+            token = answer.token.filter(|token| !token.is_empty());
             if token.is_none() {
                 let items = pages.iter().map(|(_, items)| Rc::clone(items)).collect();
                 *self.kept.borrow_mut() = pages;
                 return Ok(items);
             }
         }
-        Err(incomplete(action, PAGES_MAX, "end"))
+        Err(incomplete(L::ACTION, PAGES_MAX, "end"))
     }
 
     /// A page that says what it said the last time, wherever it was then.
@@ -99,81 +128,13 @@ impl<T> Pages<T> {
         let found = same_place.or_else(|| kept.iter().find(|(known, _)| *known == mark));
         found.map(|(_, items)| Rc::clone(items))
     }
-
-    /// Tells pages apart by everything but what differs with each answer. The key is this process's
-    /// own, so nobody writes two descriptions that look the same.
-    fn mark(&self, body: &[u8]) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        let mut rest = body;
-        for tags in [REQUEST_ID, NEXT_TOKEN] {
-            if let Some((before, _, behind)) = between(rest, tags) {
-                hasher.write(before);
-                rest = behind;
-            }
-        }
-        hasher.write(rest);
-        hasher.finish()
-    }
 }
 
-/// The element of the request's own id, which EC2 puts first.
-const REQUEST_ID: (&[u8], &[u8]) = (b"<requestId>", b"</requestId>");
-
-/// The element of the token, which EC2 puts last. Text is escaped, so a tag is a tag.
-const NEXT_TOKEN: (&[u8], &[u8]) = (b"<nextToken>", b"</nextToken>");
-
-/// What stands before, in and behind the first element with these tags.
-fn between<'b>(body: &'b [u8], tags: (&[u8], &[u8])) -> Option<(&'b [u8], &'b [u8], &'b [u8])> {
-    let start = memchr::memmem::find(body, tags.0)?;
-    let (before, rest) = body.split_at_checked(start)?;
-    let rest = rest.get(tags.0.len()..)?;
-    let (inside, rest) = rest.split_at_checked(memchr::memmem::find(rest, tags.1)?)?;
-    Some((before, inside, rest.get(tags.1.len()..)?))
-}
-
-/// A filter, as the Query protocol writes it; `number` counts filters from 1.
-pub(super) fn filter<V: AsRef<str>>(
-    number: usize,
-    name: &str,
-    values: impl IntoIterator<Item = V>,
-) -> Vec<(String, String)> {
-    let mut arguments = vec![(format!("Filter.{number}.Name"), name.to_owned())];
-    let values = values.into_iter().enumerate();
-    arguments.extend(values.map(|(index, value)| {
-        let index = index.saturating_add(1);
-        (
-            format!("Filter.{number}.Value.{index}"),
-            value.as_ref().to_owned(),
-        )
-    }));
-    arguments
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_are_told_apart_by_their_content_alone() {
-        let pages: Pages<()> = Pages::default();
-        let page = |id: &str, item: &str, token: &str| {
-            let body = format!(
-                "<R><requestId>{id}</requestId><set><item>{item}</item></set><nextToken>{token}</nextToken></R>"
-            );
-            pages.mark(body.as_bytes())
-        };
-        assert_eq!(page("1", "a", "x"), page("2", "a", "y"));
-        assert_ne!(page("1", "a", "x"), page("1", "b", "x"));
-        let last = b"<R><requestId>1</requestId><set><item>a</item></set></R>";
-        assert_ne!(page("1", "a", "x"), pages.mark(b""));
-        assert_eq!(pages.mark(last), pages.mark(last));
-    }
-
-    #[test]
-    fn a_token_is_found_and_its_absence_too() {
-        let found = between(b"<R><nextToken>abc</nextToken></R>", NEXT_TOKEN).unwrap();
-        assert_eq!(found.1, b"abc");
-        assert!(between(b"<R><nextToken/></R>", NEXT_TOKEN).is_none());
-        assert!(between(b"<R><nextToken>abc", NEXT_TOKEN).is_none());
-    }
+/// A filter.
+pub(super) fn filter<V: Into<String>>(name: &str, values: impl IntoIterator<Item = V>) -> Filter {
+    let values = values.into_iter().map(Into::into).collect();
+    Filter::builder()
+        .name(name)
+        .set_values(Some(values))
+        .build()
 }

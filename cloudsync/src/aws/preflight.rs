@@ -1,14 +1,23 @@
 //! What `preflight` looks at in AWS.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_cloudwatchlogs::types::InputLogEvent;
+use aws_sdk_ec2::types::Route;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-use super::call::{Body, Caller};
+use super::call::Caller;
 use super::metadata::Own;
 use super::pages::filter;
-use super::service::{EC2, LOGS, SSM};
-use super::{Aws, address, xml};
+use super::service::SSM;
+use super::{Aws, address};
 use crate::cloud::{CloudError, CloudErrorKind};
 use crate::config::Config;
 use crate::preflight::Finding;
@@ -16,29 +25,13 @@ use crate::preflight::Finding;
 /// A clock that is off by more than this makes signatures and certificates fail before long.
 const CLOCK_SECONDS_MAX: i64 = 60;
 
+/// Objects to ask for where nothing but the permission matters: the least the service takes.
+const FEW: i32 = 5;
+
 /// Every check but those of the policy itself.
 pub(super) async fn checks(caller: &Caller, config: &Config, cloud: &Aws) -> Vec<Finding> {
-    let mut findings = Vec::new();
     let own = Own::read().await;
-    for action in [
-        "DescribeNetworkInterfaces",
-        "DescribeSecurityGroups",
-        "DescribeSecurityGroupRules",
-        "DescribeVpcs",
-        "DescribeAddresses",
-        "DescribeRouteTables",
-    ] {
-        // DescribeAddresses alone does not page.
-        let arguments = match action {
-            "DescribeAddresses" => Vec::new(),
-            _ => vec![("MaxResults".to_owned(), "5".to_owned())],
-        };
-        let answer = caller.query(EC2, action, &arguments).await;
-        if let (true, Ok(answer)) = (action == "DescribeVpcs", &answer) {
-            findings.extend(clock(answer));
-        }
-        findings.push(permission(EC2.name, action, answer.map(drop)));
-    }
+    let mut findings = readings(caller).await;
     findings.push(documents(caller, config).await);
     if config.logs.ship {
         findings.push(logs(caller, &config.logs.group).await);
@@ -59,6 +52,81 @@ pub(super) async fn checks(caller: &Caller, config: &Config, cloud: &Aws) -> Vec
         )),
     }
     findings
+}
+
+/// What is read of EC2, and the clock of its answers.
+async fn readings(caller: &Caller) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut note = |action: &str, answer: Result<(), CloudError>| {
+        findings.push(permission("ec2", action, answer));
+    };
+    let action = "DescribeNetworkInterfaces";
+    let answer = caller.ec2(action, async |ec2| {
+        let call = ec2.describe_network_interfaces();
+        call.max_results(FEW).send().await
+    });
+    note(action, answer.await.map(drop));
+    let action = "DescribeSecurityGroups";
+    let answer = caller.ec2(action, async |ec2| {
+        let call = ec2.describe_security_groups();
+        call.max_results(FEW).send().await
+    });
+    note(action, answer.await.map(drop));
+    let action = "DescribeSecurityGroupRules";
+    let answer = caller.ec2(action, async |ec2| {
+        let call = ec2.describe_security_group_rules();
+        call.max_results(FEW).send().await
+    });
+    note(action, answer.await.map(drop));
+    let action = "DescribeVpcs";
+    let date = Date::default();
+    let answer = caller.ec2(action, async |ec2| {
+        let call = ec2.describe_vpcs().max_results(FEW).customize();
+        call.interceptor(date.clone()).send().await
+    });
+    note(action, answer.await.map(drop));
+    // DescribeAddresses alone does not page.
+    let action = "DescribeAddresses";
+    let answer = caller.ec2(action, async |ec2| ec2.describe_addresses().send().await);
+    note(action, answer.await.map(drop));
+    let action = "DescribeRouteTables";
+    let answer = caller.ec2(action, async |ec2| {
+        let call = ec2.describe_route_tables();
+        call.max_results(FEW).send().await
+    });
+    note(action, answer.await.map(drop));
+    findings.extend(date.said().and_then(|date| clock(&date)));
+    findings
+}
+
+/// Takes note of when an answer was sent, by the service's own clock.
+#[derive(Debug, Clone, Default)]
+struct Date(Arc<Mutex<Option<String>>>);
+
+impl Date {
+    fn said(&self) -> Option<String> {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.take()
+    }
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for Date {
+    fn name(&self) -> &'static str {
+        "Date"
+    }
+
+    fn read_after_transmit(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *said = date.map(ToOwned::to_owned);
+        Ok(())
+    }
 }
 
 /// Whether an action may be called, or why not.
@@ -87,8 +155,7 @@ fn permission(service: &str, action: &str, answer: Result<(), CloudError>) -> Fi
 }
 
 /// The service's clock is right; ours may not be.
-fn clock(answer: &Body) -> Option<Finding> {
-    let date = answer.date.as_deref()?;
+fn clock(date: &str) -> Option<Finding> {
     // HTTP writes GMT where RFC 2822 wants an offset.
     let date = date.replace("GMT", "+0000");
     let theirs = OffsetDateTime::parse(&date, &Rfc2822).ok()?;
@@ -118,13 +185,21 @@ async fn documents(caller: &Caller, config: &Config) -> Finding {
 
 /// A batch for a stream that nobody has is refused for that reason, or for lack of permission.
 async fn logs(caller: &Caller, group: &str) -> Finding {
+    const CALL: &str = "PutLogEvents";
     let now = OffsetDateTime::now_utc().unix_timestamp();
-    let event = json!({ "timestamp": now.saturating_mul(1_000), "message": "preflight" });
-    let request = json!({
-        "logGroupName": group, "logStreamName": "preflight/no-such-stream", "logEvents": [event]
+    let event = InputLogEvent::builder()
+        .timestamp(now.saturating_mul(1_000))
+        .message("preflight")
+        .build();
+    let answer = caller.logs(CALL, async |logs| {
+        logs.put_log_events()
+            .log_group_name(group)
+            .log_stream_name("preflight/no-such-stream")
+            .set_log_events(event.as_ref().ok().map(|event| vec![event.clone()]))
+            .send()
+            .await
     });
-    let answer = caller.json(LOGS, "PutLogEvents", None, &request).await;
-    permission(LOGS.name, "PutLogEvents", missing_is_good(answer.map(drop)))
+    permission("logs", CALL, missing_is_good(answer.await.map(drop)))
 }
 
 fn missing_is_good(answer: Result<(), CloudError>) -> Result<(), CloudError> {
@@ -160,12 +235,14 @@ async fn public_address(caller: &Caller, config: &Config, own: &Own) -> Finding 
 
 /// Forwarding needs the check off.
 async fn source_check(caller: &Caller, own: &Own) -> Option<Finding> {
-    const CALL: &str = "DescribeNetworkInterfaces";
-    let arguments = filter(1, "network-interface-id", [own.interface.as_str()]);
-    let body = caller.query(EC2, CALL, &arguments).await.ok()?;
-    let document = xml::parse(CALL, 1, &body.bytes).ok()?;
-    let item = xml::items(document.root_element(), "networkInterfaceSet").next()?;
-    let is_on = xml::text(item, "sourceDestCheck")? == "true";
+    let answer = caller.ec2("DescribeNetworkInterfaces", async |ec2| {
+        let call = ec2.describe_network_interfaces();
+        call.filters(filter("network-interface-id", [own.interface.as_str()]))
+            .send()
+            .await
+    });
+    let answer = answer.await.ok()?;
+    let is_on = answer.network_interfaces().first()?.source_dest_check()?;
     let check = "source/destination check";
     Some(if is_on {
         let interface = &own.interface;
@@ -183,25 +260,25 @@ async fn source_check(caller: &Caller, own: &Own) -> Option<Finding> {
 
 /// Some route table of the VPC must send its default route here.
 async fn routes(caller: &Caller, own: &Own) -> Option<Finding> {
-    const CALL: &str = "DescribeRouteTables";
-    let arguments = filter(1, "vpc-id", [own.vpc.as_str()]);
-    let body = caller.query(EC2, CALL, &arguments).await.ok()?;
-    let document = xml::parse(CALL, 1, &body.bytes).ok()?;
+    let answer = caller.ec2("DescribeRouteTables", async |ec2| {
+        let call = ec2.describe_route_tables();
+        call.filters(filter("vpc-id", [own.vpc.as_str()]))
+            .send()
+            .await
+    });
+    let answer = answer.await.ok()?;
     let mut here = Vec::new();
     let mut elsewhere = Vec::new();
-    for table in xml::items(document.root_element(), "routeTableSet") {
-        let id = xml::text(table, "routeTableId").unwrap_or_default();
-        let route = xml::items(table, "routeSet")
-            .find(|route| xml::text(*route, "destinationCidrBlock") == Some("0.0.0.0/0"));
+    for table in answer.route_tables() {
+        let id = table.route_table_id().unwrap_or_default();
+        let mut routes = table.routes().iter();
+        let route = routes.find(|route| route.destination_cidr_block() == Some("0.0.0.0/0"));
         let Some(route) = route else { continue };
-        let target = |name| xml::text(route, name).filter(|target| !target.is_empty());
-        if target("networkInterfaceId") == Some(own.interface.as_str())
-            || target("instanceId") == Some(own.instance.as_str())
-            || target("gatewayId").is_some_and(|gateway| gateway.starts_with("vpce-"))
-        {
-            here.push(id.to_owned());
-        } else if let Some(other) = target("natGatewayId").or_else(|| target("networkInterfaceId"))
-        {
+        let target = route.nat_gateway_id();
+        let target = target.or_else(|| route.network_interface_id());
+        if comes_here(route, own) {
+            here.push(id);
+        } else if let Some(other) = target {
             elsewhere.push(format!("{id} to {other}"));
         }
     }
@@ -223,4 +300,13 @@ async fn routes(caller: &Caller, own: &Own) -> Option<Finding> {
             format!("{} come here; others: {others}", here.join(", ")),
         )
     })
+}
+
+/// Whether a route ends at this instance, or at the end point of a load balancer.
+fn comes_here(route: &Route, own: &Own) -> bool {
+    route.network_interface_id() == Some(own.interface.as_str())
+        || route.instance_id() == Some(own.instance.as_str())
+        || route
+            .gateway_id()
+            .is_some_and(|gateway| gateway.starts_with("vpce-"))
 }

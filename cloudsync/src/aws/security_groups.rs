@@ -10,24 +10,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use aws_sdk_ec2::operation::describe_security_group_rules::{
+    DescribeSecurityGroupRules, DescribeSecurityGroupRulesOutput,
+};
+use aws_sdk_ec2::operation::describe_security_groups::{
+    DescribeSecurityGroups, DescribeSecurityGroupsOutput,
+};
+use aws_sdk_ec2::types::{IpPermission, SecurityGroup, SecurityGroupRule};
+use aws_smithy_runtime_api::client::interceptors::context::Output;
 use ipnet::IpNet;
 use policy::annotation::Standing;
-use roxmltree::Node;
 
 use super::call::Caller;
-use super::pages::{FILTER_VALUES_MAX, Listing, Pages, filter};
-use super::xml;
+use super::pages::{Ask, FILTER_VALUES_MAX, Listing, PAGE, Page, Pages, filter};
+use super::reader::Decoder;
 use crate::cloud::{CloudError, CloudErrorKind, DescribedRule};
-
-const GROUPS: Listing = Listing {
-    action: "DescribeSecurityGroups",
-    set: "securityGroupInfo",
-};
-
-const RULES: Listing = Listing {
-    action: "DescribeSecurityGroupRules",
-    set: "securityGroupRuleSet",
-};
 
 /// Readings of a group's rules that may contradict its permissions before they are believed: a
 /// service that never agrees with itself is not asked for ever.
@@ -95,10 +92,8 @@ impl Groups {
         let mut calls = 0_u32;
         for (index, chunk) in gids.chunks(FILTER_VALUES_MAX).enumerate() {
             let pages = Rc::clone(self.pages.borrow_mut().entry(index).or_default());
-            let arguments = filter(1, "group-id", chunk.iter().copied());
-            let read = pages
-                .read(caller, GROUPS, &arguments, self::described)
-                .await?;
+            let filters = [filter("group-id", chunk.iter().copied())];
+            let read = pages.read::<Descriptions>(caller, &filters).await?;
             calls = calls.saturating_add(count(read.len()));
             for group in read.iter().flat_map(|page| page.iter()) {
                 described.insert(group.gid.clone(), group.permissions.clone());
@@ -176,9 +171,9 @@ impl Groups {
     ) -> Result<u32, CloudError> {
         let mut calls = 0_u32;
         for chunk in gids.chunks(FILTER_VALUES_MAX) {
-            let arguments = filter(1, "group-id", chunk.iter().copied());
+            let filters = [filter("group-id", chunk.iter().copied())];
             let pages = Pages::default()
-                .read(caller, RULES, &arguments, identified)
+                .read::<Identities>(caller, &filters)
                 .await?;
             calls = calls.saturating_add(count(pages.len()));
             let mut by_group: HashMap<&str, BTreeMap<String, Identified>> = HashMap::new();
@@ -227,7 +222,7 @@ fn count(pages: usize) -> u32 {
 fn note(found: &mut BTreeMap<String, Identified>, rule: &Identified) -> Result<(), CloudError> {
     match found.insert(rule.rule.rule.clone(), rule.clone()) {
         Some(before) if before != *rule => Err(CloudError {
-            call: RULES.action.to_owned(),
+            call: Identities::ACTION.to_owned(),
             kind: CloudErrorKind::Inconsistent,
             detail: format!("{} is on two pages in two states", before.rule.rule),
         }),
@@ -235,13 +230,86 @@ fn note(found: &mut BTreeMap<String, Identified>, rule: &Identified) -> Result<(
     }
 }
 
+struct Descriptions;
+
+impl Listing for Descriptions {
+    type Item = Described;
+    const ACTION: &'static str = "DescribeSecurityGroups";
+    const SET: &'static str = "securityGroupInfo";
+
+    fn decoder() -> Decoder {
+        Decoder::of(&DescribeSecurityGroups::new(), |token| {
+            let output = DescribeSecurityGroupsOutput::builder();
+            Output::erase(output.set_next_token(token).build())
+        })
+    }
+
+    async fn page(caller: &Caller, ask: Ask<'_>) -> Result<Page<Described>, CloudError> {
+        let answer = caller.ec2(Self::ACTION, async |ec2| {
+            ec2.describe_security_groups()
+                .set_filters(ask.filters())
+                .max_results(PAGE)
+                .set_next_token(ask.token.clone())
+                .customize()
+                .interceptor(ask.reader())
+                .send()
+                .await
+        });
+        let answer = answer.await?;
+        Ok(Page {
+            items: answer
+                .security_groups
+                .map(|found| found.iter().map(described).collect()),
+            token: answer.next_token,
+        })
+    }
+}
+
+struct Identities;
+
+impl Listing for Identities {
+    type Item = Identified;
+    const ACTION: &'static str = "DescribeSecurityGroupRules";
+    const SET: &'static str = "securityGroupRuleSet";
+
+    fn decoder() -> Decoder {
+        Decoder::of(&DescribeSecurityGroupRules::new(), |token| {
+            let output = DescribeSecurityGroupRulesOutput::builder();
+            Output::erase(output.set_next_token(token).build())
+        })
+    }
+
+    async fn page(caller: &Caller, ask: Ask<'_>) -> Result<Page<Identified>, CloudError> {
+        let answer = caller.ec2(Self::ACTION, async |ec2| {
+            ec2.describe_security_group_rules()
+                .set_filters(ask.filters())
+                .max_results(PAGE)
+                .set_next_token(ask.token.clone())
+                .customize()
+                .interceptor(ask.reader())
+                .send()
+                .await
+        });
+        let answer = answer.await?;
+        Ok(Page {
+            items: answer
+                .security_group_rules
+                .map(|found| found.iter().map(identified).collect()),
+            token: answer.next_token,
+        })
+    }
+}
+
 /// One group.
-fn described(node: Node<'_, '_>) -> Result<Described, &'static str> {
-    let gid = xml::text(node, "groupId").ok_or("group id")?;
+fn described(raw: &SecurityGroup) -> Result<Described, &'static str> {
+    let gid = raw.group_id().ok_or("group id")?;
     let mut permissions = Vec::new();
-    for (set, is_egress) in [("ipPermissions", false), ("ipPermissionsEgress", true)] {
-        for item in xml::items(node, set) {
-            permissions_of(item, is_egress, &mut permissions);
+    for (entries, is_egress) in [
+        (raw.ip_permissions(), false),
+        (raw.ip_permissions_egress(), true),
+    ] {
+        for entry in entries {
+            permissions_of(entry, is_egress, &mut permissions);
         }
     }
     permissions.sort_unstable();
@@ -252,30 +320,32 @@ fn described(node: Node<'_, '_>) -> Result<Described, &'static str> {
 }
 
 /// The single permissions within one entry of a group, which has many targets.
-fn permissions_of(item: Node<'_, '_>, is_egress: bool, into: &mut Vec<Permission>) {
-    let targets = [
-        ("ipRanges", "cidrIp"),
-        ("ipv6Ranges", "cidrIpv6"),
-        ("prefixListIds", "prefixListId"),
-        ("groups", "groupId"),
-    ];
-    for (set, target) in targets {
-        into.extend(xml::items(item, set).map(|entry| {
-            let target = xml::text(entry, target).unwrap_or_default();
-            permission(item, is_egress, target, xml::text(entry, "description"))
-        }));
-    }
+fn permissions_of(entry: &IpPermission, is_egress: bool, into: &mut Vec<Permission>) {
+    let v4 = entry.ip_ranges().iter();
+    let v6 = entry.ipv6_ranges().iter();
+    let lists = entry.prefix_list_ids().iter();
+    let groups = entry.user_id_group_pairs().iter();
+    let targets = v4
+        .map(|range| (range.cidr_ip(), range.description()))
+        .chain(v6.map(|range| (range.cidr_ipv6(), range.description())))
+        .chain(lists.map(|list| (list.prefix_list_id(), list.description())))
+        .chain(groups.map(|group| (group.group_id(), group.description())));
+    let ports = ports(entry.from_port(), entry.to_port());
+    into.extend(targets.map(|(target, description)| {
+        permission(is_egress, entry.ip_protocol(), ports, target, description)
+    }));
 }
 
 /// Writes a permission so that the two calls write it alike.
 fn permission(
-    node: Node<'_, '_>,
     is_egress: bool,
-    target: &str,
+    protocol: Option<&str>,
+    (from, to): (i32, i32),
+    target: Option<&str>,
     description: Option<&str>,
 ) -> Permission {
-    let protocol = xml::text(node, "ipProtocol").unwrap_or_default();
-    let (from, to) = ports(node);
+    let protocol = protocol.unwrap_or_default();
+    let target = target.unwrap_or_default();
     let target = target
         .parse::<IpNet>()
         .map_or_else(|_| target.to_owned(), |net| net.to_string());
@@ -284,84 +354,105 @@ fn permission(
 }
 
 /// First and last port; -1 where the service leaves them out.
-fn ports(node: Node<'_, '_>) -> (i32, i32) {
-    let port = |name| {
-        xml::text(node, name)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(-1)
-    };
-    (port("fromPort"), port("toPort"))
+fn ports(from: Option<i32>, to: Option<i32>) -> (i32, i32) {
+    (from.unwrap_or(-1), to.unwrap_or(-1))
 }
 
 /// One rule.
-fn identified(node: Node<'_, '_>) -> Result<Identified, &'static str> {
-    let given = |name: &str| xml::text(node, name).filter(|text| !text.is_empty());
-    let egress = match given("isEgress") {
-        Some("true") => true,
-        Some("false") => false,
-        Some(_) | None => return Err("direction of a rule"),
-    };
-    let group = xml::child(node, "referencedGroupInfo");
-    let cidr = given("cidrIpv4").or_else(|| given("cidrIpv6"));
+fn identified(raw: &SecurityGroupRule) -> Result<Identified, &'static str> {
+    fn given(text: Option<&str>) -> Option<&str> {
+        text.filter(|text| !text.is_empty())
+    }
+    let egress = raw.is_egress().ok_or("direction of a rule")?;
+    let group = raw.referenced_group_info();
+    let cidr = given(raw.cidr_ipv4()).or_else(|| given(raw.cidr_ipv6()));
     let target = cidr
-        .or_else(|| given("prefixListId"))
-        .or_else(|| group.and_then(|group| xml::text(group, "groupId")));
-    let rule = DescribedRule {
-        gid: given("groupId").ok_or("group id")?.to_owned(),
-        rule: given("securityGroupRuleId").ok_or("rule id")?.to_owned(),
-        standing: if egress {
-            Standing::Active
-        } else {
-            Standing::Ingress
+        .or_else(|| given(raw.prefix_list_id()))
+        .or_else(|| group.and_then(|group| group.group_id()));
+    let protocol = given(raw.ip_protocol());
+    let ports = ports(raw.from_port(), raw.to_port());
+    let description = given(raw.description());
+    Ok(Identified {
+        permission: permission(egress, protocol, ports, target, description),
+        rule: DescribedRule {
+            gid: given(raw.group_id()).ok_or("group id")?.to_owned(),
+            rule: given(raw.security_group_rule_id())
+                .ok_or("rule id")?
+                .to_owned(),
+            standing: if egress {
+                Standing::Active
+            } else {
+                Standing::Ingress
+            },
+            protocol: protocol.unwrap_or_default().to_owned(),
+            ports,
+            cidr: cidr.and_then(|text| text.parse().ok()),
+            description: description.unwrap_or_default().to_owned(),
         },
-        protocol: given("ipProtocol").unwrap_or_default().to_owned(),
-        ports: ports(node),
-        cidr: cidr.and_then(|text| text.parse().ok()),
-        description: given("description").unwrap_or_default().to_owned(),
-    };
-    let permission = permission(
-        node,
-        egress,
-        target.unwrap_or_default(),
-        given("description"),
-    );
-    Ok(Identified { rule, permission })
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_ec2::types::{
+        IpRange, Ipv6Range, ReferencedSecurityGroup, UserIdGroupPair,
+        builders::SecurityGroupRuleBuilder,
+    };
+
     use super::*;
 
     #[test]
     fn both_calls_write_a_permission_alike() {
-        let group = "<item><groupId>sg-1</groupId><ipPermissionsEgress>\
-            <item><ipProtocol>tcp</ipProtocol><fromPort>443</fromPort><toPort>443</toPort>\
-            <ipRanges><item><cidrIp>0.0.0.0/0</cidrIp><description>postern:tls:a.example</description></item></ipRanges>\
-            <ipv6Ranges><item><cidrIpv6>2001:DB8::/32</cidrIpv6></item></ipv6Ranges></item>\
-            <item><ipProtocol>-1</ipProtocol><groups><item><groupId>sg-2</groupId></item></groups></item>\
-            </ipPermissionsEgress></item>";
-        let rule = |rest: &str| {
-            let text = format!(
-                "<item><groupId>sg-1</groupId><securityGroupRuleId>sgr-1</securityGroupRuleId>\
-                 <isEgress>true</isEgress>{rest}</item>"
-            );
-            let document = roxmltree::Document::parse(&text).unwrap();
-            identified(document.root_element()).unwrap().permission
+        const NOTE: &str = "postern:tls:a.example";
+        let https = IpPermission::builder()
+            .ip_protocol("tcp")
+            .from_port(443)
+            .to_port(443)
+            .ip_ranges(
+                IpRange::builder()
+                    .cidr_ip("0.0.0.0/0")
+                    .description(NOTE)
+                    .build(),
+            )
+            .ipv6_ranges(Ipv6Range::builder().cidr_ipv6("2001:DB8::/32").build());
+        let peer = UserIdGroupPair::builder().group_id("sg-2").build();
+        let all = IpPermission::builder()
+            .ip_protocol("-1")
+            .user_id_group_pairs(peer);
+        let group = SecurityGroup::builder()
+            .group_id("sg-1")
+            .ip_permissions_egress(https.build())
+            .ip_permissions_egress(all.build());
+        let rule = |make: fn(SecurityGroupRuleBuilder) -> SecurityGroupRuleBuilder| {
+            let raw = SecurityGroupRule::builder()
+                .group_id("sg-1")
+                .security_group_rule_id("sgr-1")
+                .is_egress(true);
+            identified(&make(raw).build()).unwrap().permission
         };
-        let https = "<ipProtocol>tcp</ipProtocol><fromPort>443</fromPort><toPort>443</toPort>";
         let mut rules = [
-            rule(&format!(
-                "{https}<cidrIpv4>0.0.0.0/0</cidrIpv4><description>postern:tls:a.example</description>"
-            )),
-            rule(&format!("{https}<cidrIpv6>2001:db8::/32</cidrIpv6>")),
-            rule(
-                "<ipProtocol>-1</ipProtocol><fromPort>-1</fromPort><toPort>-1</toPort>\
-                 <referencedGroupInfo><groupId>sg-2</groupId></referencedGroupInfo>",
-            ),
+            rule(|raw| {
+                let raw = raw.ip_protocol("tcp").from_port(443).to_port(443);
+                raw.cidr_ipv4("0.0.0.0/0").description(NOTE)
+            }),
+            rule(|raw| {
+                let raw = raw.ip_protocol("tcp").from_port(443).to_port(443);
+                raw.cidr_ipv6("2001:db8::/32")
+            }),
+            rule(|raw| {
+                let group = ReferencedSecurityGroup::builder().group_id("sg-2").build();
+                let raw = raw.ip_protocol("-1").from_port(-1).to_port(-1);
+                raw.referenced_group_info(group)
+            }),
         ];
         rules.sort_unstable();
-        let document = roxmltree::Document::parse(group).unwrap();
-        let group = described(document.root_element()).unwrap();
-        assert_eq!(group.permissions, rules);
+        assert_eq!(described(&group.build()).unwrap().permissions, rules);
+    }
+
+    #[test]
+    fn a_rule_without_a_direction_is_no_rule() {
+        let raw = SecurityGroupRule::builder().group_id("sg-1");
+        let raw = raw.security_group_rule_id("sgr-1").build();
+        assert_eq!(identified(&raw), Err("direction of a rule"));
     }
 }

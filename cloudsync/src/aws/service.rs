@@ -1,4 +1,4 @@
-//! The services that are called, and where they are.
+//! The services that are called without a generated client, and where they are.
 
 use aws_config::SdkConfig;
 
@@ -29,27 +29,11 @@ pub(super) struct Service {
     pub(super) protocol: Protocol,
 }
 
-pub(super) const EC2: Service = Service {
-    name: "ec2",
-    variable: "EC2",
-    protocol: Protocol::Query {
-        version: "2016-11-15",
-    },
-};
-
 pub(super) const AUTOSCALING: Service = Service {
     name: "autoscaling",
     variable: "AUTO_SCALING",
     protocol: Protocol::Query {
         version: "2011-01-01",
-    },
-};
-
-pub(super) const LOGS: Service = Service {
-    name: "logs",
-    variable: "CLOUDWATCH_LOGS",
-    protocol: Protocol::Json {
-        target: "Logs_20140328",
     },
 };
 
@@ -84,8 +68,8 @@ impl Service {
     }
 }
 
-/// The public end point of a service. EC2 and Auto Scaling, CloudWatch Logs, SSM and Secrets
-/// Manager all follow the general scheme (AWS General Reference, "Service endpoints").
+/// The public end point of a service. Auto Scaling, SSM and Secrets Manager all
+/// follow the general scheme (AWS General Reference, "Service endpoints").
 fn public(name: &str, region: &str, fips: bool, dual_stack: bool) -> String {
     let fips = if fips { "-fips" } else { "" };
     let (plain, dual) = match region {
@@ -105,16 +89,16 @@ mod tests {
 
     #[test]
     fn each_partition_has_its_own_suffix() {
-        let url = |region| public("ec2", region, false, false);
-        assert_eq!(url("eu-west-1"), "https://ec2.eu-west-1.amazonaws.com");
-        assert_eq!(url("cn-north-1"), "https://ec2.cn-north-1.amazonaws.com.cn");
+        let url = |region| public("ssm", region, false, false);
+        assert_eq!(url("eu-west-1"), "https://ssm.eu-west-1.amazonaws.com");
+        assert_eq!(url("cn-north-1"), "https://ssm.cn-north-1.amazonaws.com.cn");
         assert_eq!(
             url("us-gov-west-1"),
-            "https://ec2.us-gov-west-1.amazonaws.com"
+            "https://ssm.us-gov-west-1.amazonaws.com"
         );
         assert_eq!(
-            public("logs", "us-east-1", true, true),
-            "https://logs-fips.us-east-1.api.aws"
+            public("ssm", "us-east-1", true, true),
+            "https://ssm-fips.us-east-1.api.aws"
         );
     }
 }
