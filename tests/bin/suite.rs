@@ -47,7 +47,7 @@ impl Only {
             Self::Boot => Some(Tier::Boot),
             Self::Cloud => Some(Tier::Cloud),
             Self::Terraform => Some(Tier::Terraform),
-            Self::Image => None,
+            Self::Image => Some(Tier::Image),
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod dns;
 pub mod flowlog;
 pub mod hello;
+pub mod image;
 pub mod lab;
 pub mod load;
 pub mod netns;

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::{ROOT, Runner, cargo, nextest};
+use crate::image::build;
 use crate::prerequisites;
 
 /// A part of the suite.
@@ -19,16 +20,19 @@ pub enum Tier {
     Boot,
     /// Both clouds' interfaces, played by small servers on loopback.
     Cloud,
+    /// The appliance's image, provisioned by the scripts that Packer runs, and booted.
+    Image,
     /// Every Terraform module and example against current provider schemas.
     Terraform,
 }
 
 /// Those that exist, in the order they run.
-pub const TIERS: [Tier; 5] = [
+pub const TIERS: [Tier; 6] = [
     Tier::Unit,
     Tier::Wire,
     Tier::Boot,
     Tier::Cloud,
+    Tier::Image,
     Tier::Terraform,
 ];
 
@@ -40,6 +44,7 @@ impl Tier {
             Self::Wire => wire(runner, long),
             Self::Boot => boot(runner),
             Self::Cloud => cloud(runner),
+            Self::Image => image(runner),
             Self::Terraform => terraform(runner),
         }
     }
@@ -50,6 +55,7 @@ impl Tier {
             Self::Unit | Self::Wire => true,
             Self::Boot => Path::new(ROOT).join("tests/boot/main.rs").is_file(),
             Self::Cloud => Path::new(ROOT).join("tests/cloud/main.rs").is_file(),
+            Self::Image => Path::new(ROOT).join("tests/image/main.rs").is_file(),
             Self::Terraform => Path::new(ROOT).join("tests/terraform/main.rs").is_file(),
         }
     }
@@ -165,6 +171,21 @@ fn cloud(runner: &mut Runner) -> Result<()> {
     let mut tests = run_tests()?;
     tests.args(["-p", "e2e", "--test", "cloud"]);
     runner.command("cloud: tests", &mut tests)
+}
+
+/// With the programs the other tiers have built: of one commit, whichever that is.
+fn image(runner: &mut Runner) -> Result<()> {
+    let ready = runner.prepare("image: prerequisites", build::prerequisites)?
+        && runner.prepare("image: build postern", crate::lab::build::daemon)?
+        && runner.prepare("image: build postern-cloudsync", crate::lab::build::sidecar)?
+        && runner.prepare("image: packages", build::packages)?
+        && runner.prepare("image: disk", build::appliance)?;
+    if !ready {
+        return Ok(());
+    }
+    let mut tests = run_tests()?;
+    tests.args(["-p", "e2e", "--test", "image"]);
+    runner.command("image: tests", &mut tests)
 }
 
 fn terraform(runner: &mut Runner) -> Result<()> {
