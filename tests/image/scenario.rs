@@ -53,8 +53,8 @@ fn boot(stage: &Stage, guest: &mut Guest, report: &mut Report) {
                 .parse()
                 .with_context(|| format!("{what} of {unit}: {text}"))
         };
-        let lockdown = at("postern-lockdown", "ExecMainExitTimestampMonotonic")?;
-        let network = at("systemd-networkd", "ExecMainStartTimestampMonotonic")?;
+        let lockdown = at("postern-lockdown", "ActiveEnterTimestampMonotonic")?;
+        let network = at("systemd-networkd", "InactiveExitTimestampMonotonic")?;
         ensure!(
             lockdown > 0 && lockdown < network,
             "lockdown at {lockdown} µs, network at {network} µs"
@@ -175,7 +175,7 @@ fn told(guest: &mut Guest) -> String {
 /// An emulated machine takes its time to boot, more so when the host is busy.
 const BOOT: Duration = Duration::from_secs(240);
 /// For a policy to arrive, a daemon to come back, a name to be resolved.
-const SOON: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(180);
 const USER_DATA: &str = r#"
 [cloudsync]
 provider = "file"
