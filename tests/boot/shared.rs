@@ -28,7 +28,10 @@ fn once(guest: &Path) -> Result<Report> {
     // of this process, and the process names it. A result never outlives its run.
     let run =
         std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| format!("pid-{}", std::process::id()));
-    let work = work_dir(guest);
+    let mut work = work_dir(guest);
+    if std::env::var_os("POSTERN_BOOT_KERNEL").is_some() {
+        work.push("given");
+    }
     fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
     let lock = File::create(work.join("lock"))?;
     let _held = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;

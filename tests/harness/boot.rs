@@ -1,7 +1,8 @@
 //! The boot tier's host side: Debian's stock cloud kernel, an initramfs with our own programs, qemu.
 //!
 //! The kernels of build machines often lack the native nft `queue` statement and the flowtable, so the data
-//! plane as it ships is proved by booting the kernel it ships on. Nothing here needs KVM or a disk image; with
+//! plane as it ships is proved by booting the kernel it ships on: this machine's Debian's, or with `POSTERN_BOOT_KERNEL`
+//! another that is unpacked in a folder (the image tier gives its own). Nothing here needs KVM or a disk image; with
 //! the packages present nothing needs root. A boot ends in one [`Report`], read from the guest's second serial
 //! port.
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+pub use qemu::CPU;
 pub use report::Report;
 
 /// What goes into a guest besides the kernel and Debian's tools.
@@ -39,7 +41,7 @@ pub fn boot(work: &Path, programs: &Programs<'_>) -> Result<Report> {
     std::fs::create_dir_all(work).with_context(|| format!("creating {}", work.display()))?;
     prerequisites::ensure()?;
     let started = Instant::now();
-    let kernel = kernel::fetch(work)?;
+    let kernel = kernel::choose(work)?;
     let image = initramfs::build(work, &kernel, programs)?;
     let built = started.elapsed();
     let mut report = qemu::run(work, &kernel, &image, GUEST_LIMIT)?;

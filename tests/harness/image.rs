@@ -11,6 +11,6 @@ pub mod report;
 pub mod stage;
 mod wire;
 
-pub use guest::{Guest, Machine};
+pub use guest::{Guest, Machine, Setup};
 pub use report::{Outcome, Report};
 pub use stage::Stage;

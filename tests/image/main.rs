@@ -1,8 +1,9 @@
 //! The image tier: the appliance, of the scripts that Packer runs, booted under qemu in the place of the wire tier's
 //! firewall.
 //!
-//! A boot takes most of a minute, so that one serves all claims ([`scenario`]) and every test reads its own.
+//! A boot takes most of a minute: three serve all claims ([`scenario`]), and every test reads its own.
 
+mod reproducible;
 mod scenario;
 mod shared;
 
@@ -26,22 +27,48 @@ claims! {
     image_boots_to_ready
     /// The ruleset is loaded before any interface is up.
     lockdown_is_in_force_before_any_interface_is_up
-    /// Somebody inside dials, asks and pings where nobody may go from before power-on to the end of the run.
+    /// Somebody inside dials, asks and pings where nobody may go, from before the first power-on to the end of the run.
     nothing_unlisted_leaves_before_during_or_after_boot
-    /// User data over IMDSv2, through cloudsync's file provider, to a page served over HTTPS.
-    user_data_becomes_policy_and_a_listed_flow_passes
+    /// User data over IMDSv2 says where the cloud is; a security group's rule decides.
+    policy_comes_from_security_groups
+    /// The other way out of the machine.
+    refusals_arrive_in_cloudwatch_logs
     /// The data plane as it ships: the kernel's own queue statement, with packets in it.
     packets_go_through_the_native_queue
-    /// 200 with a policy.
-    health_answers_the_inner_network
+    /// 200 with a policy; the claims below have what it says without one, and without a daemon.
+    health_tells_the_truth
     /// Users, modes and capabilities of what runs.
     parts_run_as_their_own_users
     /// No program listens for a login.
     nobody_can_log_in_over_the_network
-    /// A quarter as many entries as KiB.
-    connection_table_is_sized_by_memory
-    /// systemd brings it back.
+    /// 1 GiB: a quarter as many entries as KiB; receive steering; the MTU of EC2's way out.
+    machine_is_sized_by_memory_and_processors
+    /// systemd brings it back; judged flows do not notice.
     killed_daemon_comes_back_and_judges
-    /// Promise 12, on the image: no publisher, no metadata, no inventory.
-    restart_without_a_cloud_enforces_the_last_good_policy
+    /// Stopped, it stays away until somebody starts it.
+    without_a_daemon_nothing_new_leaves_and_health_says_so
+    /// Nor does one that has the wrong owner: it is made again before the daemon starts.
+    missing_spool_folder_does_not_keep_the_daemon_down
+    /// DESIGN, section 7: losses of the log are counted, packets are judged.
+    full_disk_stops_no_packet
+    /// DESIGN, section 7: a year ahead, and back.
+    wrong_clock_stops_no_packet
+    /// `dpkg -i` of a newer version of both packages.
+    package_upgrade_drops_no_judged_flow
+    /// Promise 12, on the image: the plug is pulled, and the machine comes back to a silent cloud.
+    reboot_without_the_cloud_enforces_the_last_good_policy
+    /// Powered on without a cable.
+    no_network_at_boot_is_said_and_locked_down
+    /// The network comes, the metadata service says nothing.
+    missing_metadata_is_said_and_nothing_leaves
+    /// A Compute Engine instance that meets EC2's service.
+    wrong_cloud_is_said_and_nothing_leaves
+    /// The line is named.
+    broken_user_data_is_said_and_nothing_leaves
+    /// A provider that this machine cannot have.
+    user_data_for_the_other_cloud_is_said_and_nothing_leaves
+    /// Mended, it needs no reboot.
+    policy_comes_from_firewall_rules_whatever_the_order_of_the_cards
+    /// The units of the package put the address where the kernel answers from it.
+    probe_to_forwarded_ip_is_answered_from_that_ip
 }

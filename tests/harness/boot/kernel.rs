@@ -22,8 +22,16 @@ pub(super) struct Kernel {
     pub(super) root: PathBuf,
 }
 
+/// The kernel to boot: the one unpacked in the folder that `POSTERN_BOOT_KERNEL` names, else [`fetch`]'s.
+pub(super) fn choose(work: &Path) -> Result<Kernel> {
+    match std::env::var_os("POSTERN_BOOT_KERNEL") {
+        Some(root) => open(root.into()),
+        None => fetch(work),
+    }
+}
+
 /// Fetches and unpacks the current cloud kernel into `work`, unless that version is there already.
-pub(super) fn fetch(work: &Path) -> Result<Kernel> {
+fn fetch(work: &Path) -> Result<Kernel> {
     let package = match image_package() {
         Ok(package) => package,
         Err(_) => {

@@ -1,5 +1,6 @@
 //! What is booted: both packages of the programs that tests have built, on a disk that Packer's scripts provisioned.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +12,7 @@ use crate::prerequisites::find;
 use crate::suite::{ROOT, target_dir};
 
 /// A file that proves a package is there, and the package.
-const NEEDED: [(&str, &str); 11] = [
+const NEEDED: [(&str, &str); 13] = [
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
     ("/usr/bin/qemu-img", "qemu-utils"),
     ("/usr/share/ovmf/OVMF.fd", "ovmf"),
@@ -26,6 +27,8 @@ const NEEDED: [(&str, &str); 11] = [
     ("/usr/bin/jq", "jq"),
     ("/usr/bin/strip", "binutils"),
     ("/usr/sbin/ethtool", "ethtool"),
+    ("/usr/bin/ssh-keygen", "openssh-client"),
+    ("/usr/bin/xz", "xz-utils"),
 ];
 
 /// Makes sure every program is installed.
@@ -84,26 +87,26 @@ pub fn folder() -> Result<PathBuf> {
 /// # Errors
 /// When packing fails.
 pub fn packages() -> Result<()> {
+    pack("packages")
+}
+
+fn pack(out: &str) -> Result<()> {
     let profile = if cfg!(debug_assertions) {
         "dev"
     } else {
         "release"
     };
-    script(
-        "build-packages",
-        &["--no-build", "--profile", profile],
-        "packages",
-    )
+    script("build-packages", &["--no-build", "--profile", profile], out)
 }
 
-/// Makes the disk: a new one each time, of what the archive holds today.
+/// Makes the disk: a new one each time, of what the archive held today or, at most, a week ago.
 ///
 /// # Errors
 /// When the archive cannot be reached or a tool fails.
 pub fn appliance() -> Result<()> {
     let packages = folder()?.join("packages");
     let packages = packages.to_str().context("a path in UTF-8")?;
-    script("build-base", &["--appliance", packages], "")
+    script("build-base", &["--cache", "--appliance", packages], "")
 }
 
 /// The image.
@@ -124,6 +127,119 @@ pub fn overlay(path: &Path) -> Result<()> {
         .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
         .arg(image)
         .arg(path))
+}
+
+/// What a second packing and a second image differ in from the first, by path.
+///
+/// # Errors
+/// When one cannot be made, or a file of the first is gone.
+pub fn differences() -> Result<BTreeSet<String>> {
+    let folder = folder()?;
+    let again = folder.join("again");
+    if again.exists() {
+        fs::remove_dir_all(&again).context("clearing what was made before")?;
+    }
+    fs::create_dir_all(&again)?;
+    // The base is taken as it is: what the archive holds is not ours.
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "tar") {
+            fs::hard_link(&path, again.join(path.file_name().unwrap_or_default()))?;
+        }
+    }
+    pack("again/packages")?;
+    let packages = again.join("packages");
+    let words = packages.to_str().context("a path in UTF-8")?;
+    script("build-base", &["--cache", "--appliance", words], "again")?;
+    let mut differ = BTreeSet::new();
+    for entry in fs::read_dir(folder.join("packages"))? {
+        let first = entry?.path();
+        let name = first.file_name().unwrap_or_default();
+        if fs::read(&first)? != fs::read(packages.join(name))? {
+            differ.insert(name.display().to_string());
+        }
+    }
+    let lines = |folder: &Path| -> Result<BTreeSet<String>> {
+        let text = fs::read_to_string(folder.join("appliance.manifest")).context("no manifest")?;
+        Ok(text.lines().map(ToOwned::to_owned).collect())
+    };
+    let (first, second) = (lines(&folder)?, lines(&again)?);
+    let path = |line: &String| line.rsplit(' ').next().unwrap_or(line).to_owned();
+    differ.extend(first.symmetric_difference(&second).map(path));
+    fs::remove_dir_all(&again).context("clearing up")?;
+    Ok(differ)
+}
+
+/// Unpacks the image's kernel for the boot tier's guest, which runs what needs hand-made packets: its folder.
+///
+/// # Errors
+/// When there is no image yet, or a tool fails.
+pub fn kernel() -> Result<PathBuf> {
+    let folder = folder()?;
+    let root = folder.join("kernel");
+    if root.exists() {
+        fs::remove_dir_all(&root).context("clearing the kernel of before")?;
+    }
+    fs::create_dir_all(&root)?;
+    let base = fs::read_dir(&folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|ending| ending == "tar"))
+        .context("no base: run cargo suite --only image")?;
+    run(Command::new("tar")
+        .arg("-C")
+        .arg(&root)
+        .args(["--transform", "s,^./usr/lib/,./lib/,", "--wildcards"])
+        .arg("-xf")
+        .arg(&base)
+        .args(["./boot/vmlinuz-*", "./usr/lib/modules/*"]))?;
+    let release = fs::read_dir(root.join("lib/modules"))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .next()
+        .context("no kernel in the base")?;
+    run(Command::new("depmod").arg("-b").arg(&root).arg(release))?;
+    Ok(root)
+}
+
+/// An archive of both packages in a version that comes after theirs, as [`PACKAGES`] in a folder.
+///
+/// # Errors
+/// When there are none, or a tool fails.
+pub fn newer_packages(to: &Path) -> Result<()> {
+    let packages = folder()?.join("packages");
+    let made = to.join("newer");
+    fs::create_dir_all(&made).context("making a folder")?;
+    for entry in fs::read_dir(&packages).context("no packages")? {
+        let package = entry?.path();
+        let root = to.join("unpacked");
+        run(Command::new("dpkg-deb")
+            .arg("--raw-extract")
+            .args([&package, &root]))?;
+        let control = root.join("DEBIAN/control");
+        let text = fs::read_to_string(&control).context("reading a package's control")?;
+        let version = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Version: "))
+            .context("a package without a version")?;
+        // The sidecar depends on the daemon's version exactly.
+        let text = text
+            .replace(
+                &format!("Version: {version}\n"),
+                &format!("Version: {version}+1\n"),
+            )
+            .replace(&format!("= {version})"), &format!("= {version}+1)"));
+        fs::write(&control, text).context("writing a package's control")?;
+        run(Command::new("dpkg-deb")
+            .args(["--root-owner-group", "-Znone", "--build"])
+            .arg(&root)
+            .arg(&made))?;
+        fs::remove_dir_all(&root).context("clearing up")?;
+    }
+    run(Command::new("tar")
+        .arg("-C")
+        .arg(&made)
+        .arg("-cf")
+        .arg(to.join(PACKAGES))
+        .arg("."))
 }
 
 fn script(name: &str, words: &[&str], out: &str) -> Result<()> {
@@ -162,3 +278,6 @@ fn run(command: &mut Command) -> Result<()> {
         .unwrap_or_default();
     bail!("{command:?}: {status}\n{}", tail.join("\n"))
 }
+
+/// What the archive of packages is called that a machine has for its second disk.
+pub const PACKAGES: &str = "packages.tar";

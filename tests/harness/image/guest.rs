@@ -23,29 +23,59 @@ pub enum Machine {
     Elsewhere,
 }
 
+/// How it is put together, besides two processors and 1 GiB of memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    /// What its firmware says.
+    pub machine: Machine,
+    /// Whether the card towards the internet is the first one the kernel finds.
+    pub outside_first: bool,
+    /// Whether its cards have cables when it is powered on.
+    pub plugged: bool,
+}
+
+impl Setup {
+    /// An ordinary one: the inner card first, both cables in.
+    pub fn new(machine: Machine) -> Self {
+        Self {
+            machine,
+            outside_first: false,
+            plugged: true,
+        }
+    }
+}
+
 /// A running machine; ends when dropped.
 #[derive(Debug)]
 pub struct Guest {
     child: Child,
     shell: UnixStream,
+    monitor: UnixStream,
     console: PathBuf,
     started: Instant,
 }
 
-/// The shell's unit (its input is a pipe, or it would prompt), and what pulls it in: systemd reads both from the firmware (systemd-debug-generator(8)), so that
-/// the image under test is the image that ships.
+/// The shell's unit (its input is a pipe, or it would prompt), and what pulls it in: systemd reads both from the firmware
+/// (systemd-debug-generator(8)), so that the image under test is the image that ships.
 const SHELL: &str = "[Unit]\nDescription=Shell of the image tier\nAfter=systemd-remount-fs.service\nDefaultDependencies=no\n\
 [Service]\nExecStart=/bin/sh -c 'stty -F /dev/ttyS1 raw -echo; cat | /bin/sh'\nStandardInput=tty-force\nStandardOutput=tty\n\
 StandardError=tty\nTTYPath=/dev/ttyS1\nRestart=always\nRestartSec=1\n";
-const WANTS: &str = "[Unit]\nWants=image-tier-shell.service\n";
+/// Notes what the processors have done, idling left out, in seconds, once the daemon is ready.
+const CLOCK: &str = "[Unit]\nAfter=postern.service\n[Service]\nType=oneshot\nExecStart=/bin/sh -c \
+\"awk '/^cpu / { print ($$2 + $$3 + $$4 + $$7 + $$8) / 100 }' /proc/stat > /run/cpu-at-ready\"\n";
+const WANTS: &str = "[Unit]\nWants=image-tier-shell.service image-tier-clock.service\n";
 
 impl Guest {
-    /// Powers a machine on, with `disk` for its disk: whatever it writes stays there.
-    pub fn start(stage: &Stage, disk: &Path, machine: Machine) -> Result<Self> {
+    /// Powers a machine on, with `disk` for its disk: whatever it writes stays there. Packages to install are on a second,
+    /// where the stage has them.
+    pub fn start(stage: &Stage, disk: &Path, setup: Setup) -> Result<Self> {
         let folder = stage.folder();
         let socket = folder.join("shell.sock");
-        // Not there is as good as removed.
-        drop(fs::remove_file(&socket));
+        let monitor = folder.join("monitor.sock");
+        for old in [&socket, &monitor] {
+            // Not there is as good as removed.
+            drop(fs::remove_file(old));
+        }
         for wire in stage.wires() {
             wire.clear();
         }
@@ -55,40 +85,64 @@ impl Guest {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         hardware(&mut command, disk);
-        cards(&mut command, stage);
-        firmware(&mut command, folder, machine)?;
-        command
-            .args([
-                "-chardev",
-                &format!("file,id=console,path={},append=on", console.display()),
-            ])
-            .args(["-serial", "chardev:console"])
-            .args([
-                "-chardev",
-                &format!(
-                    "socket,id=shell,path={},server=on,wait=off",
-                    socket.display()
-                ),
-            ])
-            .args(["-serial", "chardev:shell"]);
+        packages(&mut command, &folder.join(super::build::PACKAGES));
+        cards(&mut command, stage, setup);
+        firmware(&mut command, folder, setup.machine)?;
+        ports(&mut command, &console, &socket, &monitor);
         let child = command
             .stdin(Stdio::null())
             .stdout(errors.try_clone()?)
             .stderr(errors)
             .spawn()
             .context("starting qemu-system-x86_64")?;
-        let shell = wait::until(wait::PATIENCE, || UnixStream::connect(&socket).ok());
-        let shell = shell.with_context(|| {
-            let said = fs::read_to_string(folder.join("qemu.log")).unwrap_or_default();
-            format!("qemu did not start: {said}")
-        })?;
+        let connect = |socket: &Path| {
+            let stream = wait::until(SOON, || UnixStream::connect(socket).ok());
+            stream.with_context(|| {
+                let said = fs::read_to_string(folder.join("qemu.log")).unwrap_or_default();
+                format!("qemu did not start: {said}")
+            })
+        };
+        let (shell, monitor) = (connect(&socket)?, connect(&monitor)?);
         shell.set_read_timeout(Some(Duration::from_millis(100)))?;
-        Ok(Self {
+        monitor.set_read_timeout(Some(SOON))?;
+        let mut this = Self {
             child,
             shell,
+            monitor,
             console,
             started: Instant::now(),
-        })
+        };
+        this.prompt()?;
+        if !setup.plugged {
+            this.plug(false)?;
+        }
+        this.press("cont")?;
+        Ok(this)
+    }
+
+    /// Plugs both cables in, or out.
+    pub fn plug(&mut self, plugged: bool) -> Result<()> {
+        let word = if plugged { "on" } else { "off" };
+        for id in ["inside", "outside"] {
+            self.press(&format!("set_link {id} {word}"))?;
+        }
+        Ok(())
+    }
+
+    /// A word to qemu's own monitor, done when this returns.
+    fn press(&mut self, word: &str) -> Result<()> {
+        writeln!(self.monitor, "{word}").context("talking to qemu")?;
+        self.prompt()
+    }
+
+    fn prompt(&mut self) -> Result<()> {
+        let mut said = Vec::new();
+        let mut byte = [0];
+        while !said.ends_with(b"(qemu) ") {
+            self.monitor.read_exact(&mut byte).context("qemu")?;
+            said.extend(byte);
+        }
+        Ok(())
     }
 
     /// Since power-on.
@@ -100,6 +154,14 @@ impl Guest {
     pub fn console(&self) -> String {
         let bytes = fs::read(&self.console).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits for a word on the first serial port.
+    pub fn wait_console(&self, text: &str, limit: Duration) -> Result<()> {
+        if wait::holds(limit, || self.console().contains(text)) {
+            return Ok(());
+        }
+        bail!("the console never said {text:?}; it ends:\n{}", self.tail())
     }
 
     /// Waits until the shell answers.
@@ -126,7 +188,7 @@ impl Guest {
         let mark = format!("done-{}", self.started.elapsed().as_nanos());
         write!(
             self.shell,
-            "echo begin-{mark}; ( {command}\n) 2>&1; echo; echo {mark} $?\n"
+            "echo begin-{mark}; ( {command}\n) 2>&1; status=$?; echo; echo {mark} $status\n"
         )
         .context("typing")?;
         let deadline = Instant::now() + limit;
@@ -176,9 +238,8 @@ impl Guest {
         }
     }
 
-    /// Presses reset: no shutdown, as a host that fails.
+    /// Pulls the plug: no shutdown, as a host that fails.
     pub fn power_off(mut self) -> Result<()> {
-        drop(self.run_within("sync", Duration::from_secs(20)));
         self.child.kill().context("ending qemu")?;
         self.child.wait().map(drop).context("waiting for qemu")
     }
@@ -202,24 +263,54 @@ impl Drop for Guest {
 
 fn hardware(command: &mut Command, disk: &Path) {
     command
-        .args(["-accel", "tcg,thread=multi", "-cpu", CPU])
+        .args(["-accel", "tcg,thread=multi", "-cpu", crate::boot::CPU])
         .args(["-machine", "q35", "-smp", "2", "-m", "1024"])
-        .args(["-display", "none", "-monitor", "none"])
+        .args(["-nodefaults", "-display", "none"])
         .args(["-bios", "/usr/share/ovmf/OVMF.fd"])
         .arg("-drive")
         .arg(format!(
-            "file={},if=virtio,format=qcow2,cache=unsafe",
+            "file={},id=disk,if=none,format=qcow2,cache=unsafe",
             disk.display()
-        ));
+        ))
+        .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
 }
 
-/// Two cards: the inner network first.
-fn cards(command: &mut Command, stage: &Stage) {
+/// The console, the shell's port, and qemu's monitor; the machine waits there for `cont`.
+fn ports(command: &mut Command, console: &Path, shell: &Path, monitor: &Path) {
+    command
+        .args(["-S", "-monitor"])
+        .arg(format!("unix:{},server=on,wait=off", monitor.display()))
+        .arg("-chardev")
+        .arg(format!("file,id=console,path={}", console.display()))
+        .args(["-serial", "chardev:console", "-chardev"])
+        .arg(format!(
+            "socket,id=shell,path={},server=on,wait=off",
+            shell.display()
+        ))
+        .args(["-serial", "chardev:shell"]);
+}
+
+/// A second disk, which is an archive.
+fn packages(command: &mut Command, archive: &Path) {
+    if archive.exists() {
+        command.arg("-drive").arg(format!(
+            "file={},if=virtio,format=raw,readonly=on",
+            archive.display()
+        ));
+    }
+}
+
+/// Two cards: the inner network first, unless asked otherwise.
+fn cards(command: &mut Command, stage: &Stage, setup: Setup) {
     let [inside, outside] = stage.wires();
-    for (wire, id, mac) in [
+    let mut cards = [
         (inside, "inside", INSIDE_MAC),
         (outside, "outside", OUTSIDE_MAC),
-    ] {
+    ];
+    if setup.outside_first {
+        cards.reverse();
+    }
+    for (wire, id, mac) in cards {
         command.args(["-netdev", &wire.netdev(id)]);
         command.args([
             "-device",
@@ -237,6 +328,7 @@ fn firmware(command: &mut Command, folder: &Path, machine: Machine) -> Result<()
     command.args(["-smbios", &format!("type=1,{kind}")]);
     for (name, text) in [
         ("systemd.extra-unit.image-tier-shell.service", SHELL),
+        ("systemd.extra-unit.image-tier-clock.service", CLOCK),
         ("systemd.unit-dropin.sysinit.target", WANTS),
     ] {
         let file = folder.join(name);
@@ -251,7 +343,5 @@ fn firmware(command: &mut Command, folder: &Path, machine: Machine) -> Result<()
 pub const INSIDE_MAC: &str = "52:54:00:77:00:01";
 /// The card on the internet's side.
 pub const OUTSIDE_MAC: &str = "52:54:00:77:00:02";
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
-/// Everything qemu emulates but `cmpxchg16b`, which 7.2 does wrongly on two processors (the kernel's allocator faults),
-/// and what only costs time.
-const CPU: &str = "max,cx16=off,la57=off,svm=off";
+const COMMAND_LIMIT: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(60);

@@ -1,44 +1,52 @@
-//! Both clouds' metadata services at their real address, as strict as they are: no token or no header, no answer.
+//! The metadata service at the address that both clouds give it, which is whichever the test says.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::guest::Machine;
 use crate::netns::Namespace;
 
 /// Where both clouds have it.
 pub const ADDRESS: &str = "169.254.169.254";
 const TOKEN: &str = "a-token-of-the-double";
 
-#[derive(Debug)]
-struct State {
-    machine: Machine,
-    answers: BTreeMap<String, String>,
-    asked: Vec<String>,
+/// Whose service it is.
+#[derive(Debug, Clone)]
+pub enum Role {
+    /// Nobody's: connections come to nothing.
+    Silent,
+    /// EC2's, version 2 only, with these answers and no others.
+    Aws(BTreeMap<String, String>),
+    /// That of Google's double, which listens on loopback.
+    Google(SocketAddr),
 }
 
-/// A running service; its thread ends with the process.
+#[derive(Debug)]
+struct State {
+    role: Role,
+    asked: u64,
+}
+
+/// A running service; its threads end with the process.
 #[derive(Debug, Clone)]
 pub struct Metadata {
     state: Arc<Mutex<State>>,
 }
 
 impl Metadata {
-    /// Serves in a namespace that has the address.
+    /// Serves in a namespace that has the address; silent at first.
     pub fn start(namespace: &Namespace) -> Result<Self> {
         let address: SocketAddr = format!("{ADDRESS}:80").parse()?;
         let listener = namespace.enter(|| TcpListener::bind(address))?;
         let listener = listener.with_context(|| format!("listening on {address}"))?;
         let this = Self {
             state: Arc::new(Mutex::new(State {
-                machine: Machine::Elsewhere,
-                answers: BTreeMap::new(),
-                asked: Vec::new(),
+                role: Role::Silent,
+                asked: 0,
             })),
         };
         let server = this.clone();
@@ -51,81 +59,110 @@ impl Metadata {
         Ok(this)
     }
 
-    /// Becomes another cloud's, with these answers and no others; [`Machine::Elsewhere`] says nothing at all.
-    pub fn be(&self, machine: Machine, answers: &[(&str, &str)]) {
+    /// Becomes another one.
+    pub fn be(&self, role: Role) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.machine = machine;
-        state.answers = answers
-            .iter()
-            .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
-            .collect();
+        state.role = role;
     }
 
-    /// Every path asked for so far.
-    pub fn asked(&self) -> Vec<String> {
+    /// How often somebody came.
+    pub fn asked(&self) -> u64 {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.asked.clone()
+        state.asked
     }
 
     fn serve(&self, mut stream: TcpStream) -> Result<()> {
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let mut head = Vec::new();
-        let mut reader = BufReader::new(stream.try_clone()?);
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
-                break;
-            }
-            head.push(line.trim().to_owned());
-        }
-        if let Some(answer) = self.answer(&head) {
-            stream.write_all(answer.as_bytes())?;
-        }
-        Ok(())
-    }
-
-    fn answer(&self, head: &[String]) -> Option<String> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut words = head.first()?.split(' ');
-        let (method, path) = (words.next()?, words.next()?.to_owned());
-        state.asked.push(path.clone());
-        let header = |name: &str| {
-            head.iter().skip(1).find_map(|line| {
-                let (key, value) = line.split_once(':')?;
-                key.eq_ignore_ascii_case(name).then(|| value.trim())
-            })
+        let role = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.asked += 1;
+            state.role.clone()
         };
-        let (flavour, allowed) = match state.machine {
-            Machine::Elsewhere => return None,
-            Machine::Aws if (method, path.as_str()) == ("PUT", "/latest/api/token") => {
-                return Some(http(
-                    "200 OK",
-                    "X-Aws-Ec2-Metadata-Token-Ttl-Seconds: 21600\r\n",
-                    TOKEN,
-                ));
+        match role {
+            Role::Silent => Ok(()),
+            Role::Google(at) => {
+                join(stream, TcpStream::connect(at)?);
+                Ok(())
             }
-            Machine::Aws => ("", header("x-aws-ec2-metadata-token") == Some(TOKEN)),
-            Machine::Gcp => (
-                "Metadata-Flavor: Google\r\nServer: Metadata Server for VM\r\n",
-                header("metadata-flavor") == Some("Google"),
-            ),
-        };
-        Some(match (allowed, state.answers.get(&path)) {
-            (false, _) if state.machine == Machine::Aws => http("401 Unauthorized", "", ""),
-            (false, _) => http(
-                "403 Forbidden",
-                flavour,
-                "Missing Metadata-Flavor:Google header.",
-            ),
-            (true, Some(text)) => http("200 OK", flavour, text),
-            (true, None) => http("404 Not Found", flavour, ""),
-        })
+            Role::Aws(answers) => {
+                stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+                // The SDK's client keeps its connection for the next question.
+                let mut reader = BufReader::new(stream.try_clone()?);
+                while let Some(head) = head(&mut reader)? {
+                    stream.write_all(aws(&answers, &head).as_bytes())?;
+                    if head.iter().any(|line| line == "Connection: close") {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 }
 
-fn http(status: &str, headers: &str, body: &str) -> String {
+/// The next request, without a body: none has one.
+fn head(reader: &mut impl std::io::BufRead) -> Result<Option<Vec<String>>> {
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        if line.trim().is_empty() {
+            return Ok(Some(head));
+        }
+        head.push(line.trim().to_owned());
+    }
+}
+
+/// The answer of version 2 of EC2's service: nothing without a token.
+fn aws(answers: &BTreeMap<String, String>, head: &[String]) -> String {
+    let mut words = head
+        .first()
+        .map(String::as_str)
+        .unwrap_or_default()
+        .split(' ');
+    let (method, path) = (words.next(), words.next().unwrap_or_default());
+    let token = head.iter().skip(1).find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case("x-aws-ec2-metadata-token")
+            .then(|| value.trim())
+    });
+    if (method, path) == (Some("PUT"), "/latest/api/token") {
+        return http("200 OK", TOKEN);
+    }
+    match (token == Some(TOKEN), answers.get(path)) {
+        (false, _) => http("401 Unauthorized", ""),
+        (true, Some(text)) => http("200 OK", text),
+        (true, None) => http("404 Not Found", ""),
+    }
+}
+
+fn http(status: &str, body: &str) -> String {
     format!(
-        "HTTP/1.1 {status}\r\n{headers}Content-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nX-Aws-Ec2-Metadata-Token-Ttl-Seconds: 21600\r\nContent-Type: text/plain\r\n\
+         Content-Length: {}\r\n\r\n{body}",
         body.len()
     )
+}
+
+/// Carries between two connections until both directions are done.
+pub(super) fn join(near: TcpStream, far: TcpStream) {
+    let copy = |mut from: TcpStream, mut to: TcpStream| {
+        move || {
+            let mut buffer = [0; 16 << 10];
+            while let Ok(length @ 1..) = from.read(&mut buffer) {
+                let bytes = buffer.get(..length).unwrap_or_default();
+                if to.write_all(bytes).is_err() {
+                    break;
+                }
+            }
+            // Closed by the other side is as good.
+            drop(to.shutdown(Shutdown::Write));
+        }
+    };
+    let (Ok(near_too), Ok(far_too)) = (near.try_clone(), far.try_clone()) else {
+        return;
+    };
+    std::thread::spawn(copy(near, far));
+    std::thread::spawn(copy(far_too, near_too));
 }

@@ -1,24 +1,25 @@
-//! The world around the appliance: clients, servers, DHCP, and a metadata service.
+//! The world around the appliance: clients, servers, DHCP, a metadata service and a cloud's interfaces.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::guest::{INSIDE_MAC, OUTSIDE_MAC};
-use super::metadata::Metadata;
+use super::metadata::{Metadata, join};
 use super::wire::Wire;
 use crate::capture::Capture;
 use crate::netns::Namespace;
 use crate::peer::{Authority, TlsServer};
 use crate::topology::{
-    API, Asker, CLIENT_IF, EVIL, Family, GATEWAY, INSIDE, INTERNET_IF, OUTSIDE, RESOLVER, Site,
-    Topology,
+    API, Asker, CLIENT_IF, EVIL, Family, GATEWAY, INSIDE, INTERNET_IF, OUTSIDE, RECORDER, RESOLVER,
+    Site, Topology,
 };
+use crate::wait;
 
 /// Everything but the machine itself.
 #[derive(Debug)]
@@ -30,8 +31,9 @@ pub struct Stage {
     /// Everything that crossed the outer cable.
     pub outside: Capture,
     wires: [Wire; 2],
-    dhcp: Vec<Child>,
+    helpers: Vec<Child>,
     _servers: Vec<TlsServer>,
+    api: Arc<Mutex<Option<SocketAddr>>>,
     knocks: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
@@ -80,19 +82,51 @@ impl Stage {
             Wire::lay(&topology.firewall, INSIDE, topology.files.path())?,
             Wire::lay(&topology.firewall, OUTSIDE, topology.files.path())?,
         ];
-        let dhcp = vec![dhcp_inside(&topology)?, dhcp_outside(&topology)?];
+        let helpers = vec![
+            dhcp_inside(&topology)?,
+            dhcp_outside(&topology)?,
+            echo(&topology, &authority)?,
+        ];
         let this = Self {
             metadata,
             outside,
             wires,
-            dhcp,
+            helpers,
             _servers: servers,
+            api: Arc::default(),
             knocks: Arc::default(),
             stop: Arc::default(),
             topology,
         };
+        this.serve_api()?;
         this.knock()?;
         Ok(this)
+    }
+
+    /// The cloud whose interfaces the appliance finds at [`Stage::endpoint`], on this machine's loopback; none: it is down.
+    pub fn cloud(&self, at: Option<SocketAddr>) {
+        *self.api.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    /// Where the appliance finds the cloud's interfaces.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", GATEWAY.at(Family::V4, API_PORT))
+    }
+
+    fn serve_api(&self) -> Result<()> {
+        let at = GATEWAY.at(Family::V4, API_PORT);
+        let listener = self.topology.internet.enter(|| TcpListener::bind(at))?;
+        let listener = listener.with_context(|| format!("listening on {at}"))?;
+        let api = Arc::clone(&self.api);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let cloud = *api.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(far) = cloud.and_then(|cloud| TcpStream::connect(cloud).ok()) {
+                    join(stream, far);
+                }
+            }
+        });
+        Ok(())
     }
 
     /// Files of this run; gone with it.
@@ -172,10 +206,10 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        for server in self.dhcp.iter_mut() {
+        for helper in &mut self.helpers {
             // Ended already is as good as killed.
-            drop(server.kill());
-            drop(server.wait());
+            drop(helper.kill());
+            drop(helper.wait());
         }
     }
 }
@@ -242,4 +276,26 @@ fn dhcp(
         .context("starting dnsmasq")
 }
 
+/// A TLS server that says every line backwards, for as long as its client likes.
+fn echo(topology: &Topology, authority: &Authority) -> Result<Child> {
+    let (key, certificate) = authority.issue(RECORDER.name)?;
+    let at = RECORDER.at(Family::V4, HTTPS);
+    let mut command = topology.internet.command("openssl");
+    command.args(["s_server", "-quiet", "-rev", "-accept"]);
+    command.arg(at.to_string()).arg("-key").arg(key);
+    command.arg("-cert").arg(certificate);
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("starting openssl s_server")?;
+    if !wait::holds(wait::PATIENCE, || topology.internet.accepts(at)) {
+        bail!("openssl s_server does not listen on {at}");
+    }
+    Ok(child)
+}
+
 const HTTPS: u16 = 443;
+/// Where the appliance finds a cloud's interfaces.
+const API_PORT: u16 = 5000;

@@ -185,7 +185,20 @@ fn image(runner: &mut Runner) -> Result<()> {
     }
     let mut tests = run_tests()?;
     tests.args(["-p", "e2e", "--test", "image"]);
-    runner.command("image: tests", &mut tests)
+    runner.command("image: tests", &mut tests)?;
+    // The same as the boot tier, on the kernel that ships.
+    let mut tests = run_tests()?;
+    tests.env("POSTERN_BOOT_KERNEL", build::kernel()?);
+    tests.args([
+        "-p",
+        "e2e",
+        "--bins",
+        "--test",
+        "boot",
+        "--no-tests",
+        "fail",
+    ]);
+    runner.command("image: its kernel", &mut tests)
 }
 
 fn terraform(runner: &mut Runner) -> Result<()> {
