@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use inspect::{Answer, Limits};
+use inspect::{Answer, Limits, Sought};
 use ipc::control::Event;
 use ipc::record::Stream;
 use nix::unistd::Group;
@@ -425,10 +425,10 @@ struct Listeners {
 }
 
 impl Audience for Listeners {
-    fn answer(&self, queue: usize, name: Name, answer: Answer) {
+    fn answer(&self, queue: usize, sought: Sought, answer: Answer) {
         if let Some(queue) = self.queues.get(queue) {
             // A full mailbox leaves the packet to its own deadline.
-            queue.send(Order::Answer(name, answer));
+            queue.send(Order::Answer(sought, answer));
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use inspect::{Answer, Category, Counters, Env, FlowRecord, Inspector, Limits, Output};
+use inspect::{Answer, Category, Counters, Env, FlowRecord, Inspector, Limits, Output, Sought};
 use ipc::record::Stream;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use policy::preferences::FlowLogVerbosity;
@@ -41,7 +41,7 @@ use translate::{action_of, class_of, segment_of, tuple_of};
 #[derive(Debug)]
 pub enum Order {
     /// A look-up has ended.
-    Answer(Name, Answer),
+    Answer(Sought, Answer),
     /// No inventory knows this address.
     NoSuchClient(IpAddr),
     /// A new policy is in force; also sent to wake the thread for any other reason.
@@ -354,7 +354,9 @@ impl Worker {
         let mut go_on = true;
         for order in self.mailbox.take() {
             match order {
-                Order::Answer(name, answer) => self.inspector.handle_answer(&env, &name, answer),
+                Order::Answer(sought, answer) => {
+                    self.inspector.handle_answer(&env, &sought, answer);
+                }
                 Order::NoSuchClient(client) => self.inspector.handle_no_such_client(&env, client),
                 Order::Wake => {}
                 Order::Stop => go_on = false,
@@ -455,7 +457,7 @@ impl Worker {
                     }
                 }
                 Output::Query(query) => {
-                    let name = query.name.clone();
+                    let name = query.sought.name.clone();
                     if !self.surroundings.witness.ask(self.index, query) {
                         // The packet's hold ends by itself; nothing is allowed meanwhile.
                         tracing::debug!(%name, "too many look-ups wait");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 
-use inspect::{Answer, Query};
+use inspect::{Answer, Query, Sought};
 use ipc::control::WitnessState;
 use ipc::witness::Configure;
 use policy::{Name, Snapshot};
@@ -51,7 +51,7 @@ pub struct WitnessThread {
 /// must not wait.
 pub trait Audience: Send {
     /// A look-up that queue `queue` asked for has ended; the bindings are up to date.
-    fn answer(&self, queue: usize, name: Name, answer: Answer);
+    fn answer(&self, queue: usize, sought: Sought, answer: Answer);
     /// Every new exact name of `generation` has an answer or a failure, or has had its time.
     fn primed(&self, generation: u64);
     /// `name` has resolved to suspiciously many new addresses.

@@ -113,6 +113,9 @@ impl WitnessProcess {
             name: name.to_owned(),
             budget_ms: 900,
             samples,
+            ipv4: true,
+            ipv6: true,
+            hints: true,
         }))?;
         let mut parts = Vec::new();
         loop {

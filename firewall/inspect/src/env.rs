@@ -88,6 +88,15 @@ impl std::fmt::Debug for Env<'_> {
     }
 }
 
+/// The addresses of one name in one family: what a look-up on behalf of a packet is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sought {
+    /// The name, always one the policy mentions.
+    pub name: Name,
+    /// IPv6 rather than IPv4: the family the packet goes to.
+    pub ipv6: bool,
+}
+
 /// How a look-up that was asked for with a [`Query`](crate::Query) ended, or how far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -101,7 +110,10 @@ pub enum Answer {
     Unsettled,
     /// No addresses: the name does not exist, or nobody answered.
     Failed,
-    /// Not asked: the client or the deployment has used up its look-ups. Whoever waits is
-    /// dropped silently and may come back with its retransmission.
+    /// Not asked: the deployment has used up its look-ups. Whoever waits is dropped silently and
+    /// may come back with its retransmission.
     OverBudget,
+    /// Not asked on behalf of this client, which has used up its own look-ups: its flows are
+    /// dropped silently and may come back. Those of others have asked for themselves.
+    Spent(IpAddr),
 }

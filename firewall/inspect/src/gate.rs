@@ -17,7 +17,10 @@ use crate::ruling::{Question, Ruling, allows, is_off_limits};
 use crate::seq::Seq;
 use crate::stage::{Flow, Half, Stage};
 use crate::unknown::Patience;
-use crate::waiting::Lookups;
+use crate::waiting::{Lookups, sought};
+
+/// What [`ask_first`] says of a name whose answer is the one of this moment.
+const FRESH: u8 = 4;
 
 /// Names of one client and port that take turns in being asked for.
 const NAMES_TAKING_TURNS: usize = 4_096;
@@ -120,22 +123,47 @@ impl Inspector {
         held_syns < self.limits.held_syns_per_client
             && self
                 .misses
-                .take(key.client.ip(), env.now.mono_ms, &self.limits)
+                .take((key.client.ip(), key.server.ip()), env.now.mono_ms, &self.limits)
     }
 
-    /// Holds a SYN while names that may belong to its address are looked up.
+    /// Holds a SYN while names that may belong to its address are looked up: the likeliest at
+    /// once, the others when its client turns out not to scan. That is known a moment later, for a
+    /// scan is many destinations: it costs a few questions, and a client one of whose names has
+    /// moved gets every answer it needs.
     fn hold_syn(&mut self, env: &Env<'_>, token: u32, key: FlowKey, isn: Seq) {
-        let names = self.names_to_ask(env, &key);
+        let (mut names, partial) = self.names_to_ask(env, &key);
         if names.is_empty() {
             return self.refuse_syn(env, token, &key, isn, Reason::AddressNotOfName);
         }
         self.counters.gate_misses = self.counters.gate_misses.wrapping_add(1);
-        // The witness may have budget for the first of them only, so the rest comes again at once.
-        let half = names.len().div_ceil(2);
-        self.turn = self.turn.wrapping_add(half);
-        let lookups = self.look_up(env, key, names, Why::Gate);
-        let deadline = env.now.mono_ms.saturating_add(self.limits.lookup_ms).max(1);
+        let mut later = names.split_off(names.len().min(self.limits.names_at_once));
+        let varying = names.iter().filter(|name| env.bindings.varies(name));
+        later.extend(varying.cloned());
+        self.turn = self.turn.wrapping_add(names.len());
+        let mut lookups = self.look_up(env, key, names, Why::Gate);
+        lookups.leave(later, partial);
+        let wait_ms = if lookups.has_later() {
+            self.limits.search_after_ms
+        } else {
+            self.limits.lookup_ms
+        };
+        let deadline = env.now.mono_ms.saturating_add(wait_ms).max(1);
         self.open(env, key, isn, Stage::HeldSyn { token, lookups }, deadline);
+    }
+
+    /// Asks for the names that were left for later, or gives them up for a client that scans;
+    /// until when that may take.
+    fn search(&mut self, env: &Env<'_>, key: FlowKey, lookups: &mut Lookups) -> u64 {
+        let client = key.client.ip();
+        if self.misses.is_scan(client, env.now.mono_ms, &self.limits) {
+            lookups.give_up_later();
+        } else {
+            let later = lookups.begin_later();
+            self.turn = self.turn.wrapping_add(later.len());
+            self.ask(env, key, &later, Why::Search);
+        }
+        let left_ms = self.limits.lookup_ms.saturating_sub(self.limits.search_after_ms);
+        env.now.mono_ms.saturating_add(left_ms).max(1)
     }
 
     fn open(&mut self, env: &Env<'_>, key: FlowKey, isn: Seq, stage: Stage, deadline: u64) {
@@ -166,21 +194,25 @@ impl Inspector {
         names: Vec<Name>,
         why: Why,
     ) -> Lookups {
-        let client = key.client.ip();
-        for name in &names {
+        self.ask(env, key, &names, why);
+        Lookups::new(names)
+    }
+
+    fn ask(&mut self, env: &Env<'_>, key: FlowKey, names: &[Name], why: Why) {
+        for name in names {
+            let sought = sought(name, &key);
             if self
                 .waiting
-                .add(name, key, env.now.mono_ms, self.limits.lookup_ms)
+                .add(&sought, key, env.now.mono_ms, self.limits.lookup_ms)
             {
                 let query = Query {
-                    name: name.clone(),
-                    client,
+                    sought,
+                    client: key.client.ip(),
                     why,
                 };
                 self.outputs.push_back(Output::Query(query));
             }
         }
-        Lookups::new(names)
     }
 
     /// Both gates.
@@ -227,10 +259,11 @@ impl Inspector {
 
     /// Names this client may reach on this port, those nothing is known of first. Where there
     /// are more than may be asked for at once they take turns: the retransmission of a SYN whose
-    /// address belongs to none of these asks for others.
-    fn names_to_ask(&self, env: &Env<'_>, key: &FlowKey) -> Vec<Name> {
+    /// address belongs to none of these asks for others. The second value says whether there are
+    /// others whose answers are not those of this moment.
+    fn names_to_ask(&self, env: &Env<'_>, key: &FlowKey) -> (Vec<Name>, bool) {
         let Some(client) = env.policy.client(key.client.ip()) else {
-            return Vec::new();
+            return (Vec::new(), false);
         };
         let port = key.server.port();
         let mut names = env
@@ -243,15 +276,17 @@ impl Inspector {
         }
         // Once for each: the witness goes on learning, and a sort whose keys change under it panics.
         names.sort_by_cached_key(|name| ask_first(env, name));
+        let rest = names.get(self.limits.names_per_syn);
+        let partial = rest.is_some_and(|name| ask_first(env, name) < FRESH);
         names.truncate(self.limits.names_per_syn);
-        names.into_iter().cloned().collect()
+        (names.into_iter().cloned().collect(), partial)
     }
 
     /// Whether nothing can open the door any more.
     pub(crate) fn is_shut(&mut self, env: &Env<'_>, key: &FlowKey) -> bool {
         match self.door(env, key) {
             Door::Shut(_) => true,
-            Door::Miss => self.names_to_ask(env, key).is_empty(),
+            Door::Miss => self.names_to_ask(env, key).0.is_empty(),
             Door::Open | Door::Wait => false,
         }
     }
@@ -259,9 +294,15 @@ impl Inspector {
     /// Judges a held SYN again: something was learnt, or its time is up.
     pub(crate) fn retry_syn(&mut self, env: &Env<'_>, mut flow: Box<Flow>, is_due: bool) {
         let door = self.door(env, &flow.key);
-        let Stage::HeldSyn { token, lookups } = flow.take_stage() else {
+        let Stage::HeldSyn { token, mut lookups } = flow.take_stage() else {
             debug_assert!(false, "only a held SYN is retried");
             return self.refuse_for(env, flow, Side::Client, Reason::Internal);
+        };
+        let is_due = if is_due && matches!(door, Door::Miss) && lookups.has_later() {
+            flow.deadline = self.search(env, flow.key, &mut lookups);
+            false
+        } else {
+            is_due
         };
         match door {
             Door::Open => {
@@ -380,6 +421,6 @@ fn ask_first(env: &Env<'_>, name: &Name) -> u8 {
         Known::Answered if env.bindings.varies(name) => 1,
         Known::Answered if env.bindings.is_stale(name, env.now) => 2,
         Known::Failed => 3,
-        Known::Answered => 4,
+        Known::Answered => FRESH,
     }
 }

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use policy::{Name, Reason};
+use policy::Reason;
 
 use crate::allowance::Allowances;
 use crate::counters::Counters;
 use crate::decided::Decided;
-use crate::env::{Answer, Env};
+use crate::env::{Answer, Env, Sought};
 use crate::flow::{FlowKey, Side};
 use crate::limits::Limits;
 use crate::misses::Misses;
@@ -152,9 +152,9 @@ impl Inspector {
         }
     }
 
-    /// Learns that the look-up of `name` has ended; the bindings have been updated already.
-    pub fn handle_answer(&mut self, env: &Env<'_>, name: &Name, answer: Answer) {
-        self.answered(env, name, answer);
+    /// Learns that a look-up has ended; the bindings have been updated already.
+    pub fn handle_answer(&mut self, env: &Env<'_>, sought: &Sought, answer: Answer) {
+        self.answered(env, sought, answer);
     }
 
     /// Learns that no inventory knows the address of an

@@ -1,7 +1,9 @@
 //! From a complete first message to allowed or refused.
 
+use std::collections::BTreeSet;
+
+use policy::{AppProto, Kind, Name, Reason, SynGate, Transport};
 use policy::preferences::{Ech, PlaintextHttp};
-use policy::{AppProto, Kind, Name, Reason, Transport};
 
 use crate::claim::{Candidate, Claim, Message};
 use crate::conclude::Facts;
@@ -19,6 +21,8 @@ use crate::waiting::Lookups;
 /// Names bound to one address that an SSH flow is judged by; an address that bears more is a
 /// shared edge, and SSH does not live there.
 const CANDIDATES_MAX: usize = 64;
+/// SSH names of one client and port, or names of one address, that are considered.
+const SSH_NAMES_MAX: usize = 4_096;
 
 /// What the policy says of a claim.
 #[derive(Debug)]
@@ -61,14 +65,7 @@ pub(crate) fn ssh_candidates(env: &Env<'_>, key: &FlowKey) -> (Vec<Candidate>, O
     if !env.bindings.is_global(key.server.ip()) {
         return (Vec::new(), None);
     }
-    let mut names = std::collections::BTreeSet::new();
-    env.bindings
-        .names_of(key.server.ip(), env.now, &mut |name| {
-            names.insert(name.clone());
-            if names.len() > CANDIDATES_MAX {
-                names.pop_last();
-            }
-        });
+    let names = ssh_names(env, key);
     let mut first = None;
     let mut candidates = Vec::new();
     for name in names {
@@ -82,6 +79,41 @@ pub(crate) fn ssh_candidates(env: &Env<'_>, key: &FlowKey) -> (Vec<Candidate>, O
         }
     }
     (candidates, first)
+}
+
+/// Names by which the client may reach SSH servers, as far as the destination is one of them.
+///
+/// Asked from the client's side, whose SSH names are few, not from the address's, which may bear
+/// ten thousand names of others. Only where more than exact names open the port are the address's
+/// names walked, for those that a pattern covers.
+fn ssh_names(env: &Env<'_>, key: &FlowKey) -> BTreeSet<Name> {
+    let (addr, port) = (key.server.ip(), key.server.port());
+    let Some(client) = env.policy.client(key.client.ip()) else {
+        return BTreeSet::new();
+    };
+    let exact = env
+        .policy
+        .reachable_names(client, Some(Kind::Ssh), port, SSH_NAMES_MAX);
+    let bound = exact
+        .into_iter()
+        .filter(|name| env.bindings.is_bound(name, addr, env.now));
+    let mut names: BTreeSet<Name> = bound.take(CANDIDATES_MAX).cloned().collect();
+    let gate = env.policy.syn_gate(client, port, addr, env.now.date());
+    if gate == SynGate::Open {
+        let mut walked = 0_usize;
+        env.bindings.names_of(addr, env.now, &mut |name| {
+            walked = walked.saturating_add(1);
+            let is_open = || {
+                let ruling = rule_claim(env, key, AppProto::Ssh, Some(name), true);
+                ruling.is_allowed() && !ruling.is_exerted()
+            };
+            let has_room = names.len() < CANDIDATES_MAX && walked <= SSH_NAMES_MAX;
+            if has_room && !names.contains(name) && is_open() {
+                names.insert(name.clone());
+            }
+        });
+    }
+    names
 }
 
 /// Judges a claim by the policy and the bindings of this moment.

@@ -48,7 +48,7 @@ mod waiting;
 
 pub use counters::Counters;
 pub use detect::{Detected, detect};
-pub use env::{Answer, Bindings, Env, Known, Time};
+pub use env::{Answer, Bindings, Env, Known, Sought, Time};
 pub use flow::FlowKey;
 pub use inspector::Inspector;
 pub use limits::Limits;

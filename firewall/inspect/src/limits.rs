@@ -43,6 +43,12 @@ pub struct Limits {
     pub misses_per_client_s: u32,
     /// Names asked for on behalf of one held SYN.
     pub names_per_syn: usize,
+    /// Of these, how many are asked for at once; the others when its client turns out not to scan.
+    pub names_at_once: usize,
+    /// How long after the SYN that is asked, in milliseconds. A scan shows itself long before.
+    pub search_after_ms: u64,
+    /// Destinations that one client may miss in ten seconds without being taken for a scan.
+    pub destinations_missed: usize,
     /// How long an address inside the served ranges may try before it is refused
     /// `client_unknown`, in milliseconds.
     pub unknown_client_ms: u64,
@@ -86,6 +92,9 @@ impl Default for Limits {
             held_syns_per_client: 32,
             misses_per_client_s: 32,
             names_per_syn: 20,
+            names_at_once: 6,
+            search_after_ms: 100,
+            destinations_missed: 4,
             unknown_client_ms: 15_000,
             unknown_client_refused_ms: 30_000,
             unknown_clients: 4_096,

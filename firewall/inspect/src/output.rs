@@ -2,8 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use policy::Name;
-
+use crate::env::Sought;
 use crate::flow::FlowKey;
 use crate::record::FlowRecord;
 
@@ -59,8 +58,8 @@ pub struct Reset {
 /// [`handle_answer`](crate::Inspector::handle_answer).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Query {
-    /// The name, always one the policy mentions.
-    pub name: Name,
+    /// Which addresses of which name.
+    pub sought: Sought,
     /// The client whose look-up budget this is charged to.
     pub client: IpAddr,
     /// What waits for the answer.
@@ -70,8 +69,11 @@ pub struct Query {
 /// What waits for a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Why {
-    /// A SYN towards an address no reachable name is bound to.
+    /// A SYN towards an address no reachable name is bound to: the likeliest names, few questions.
     Gate,
+    /// The same SYN a moment later, of a client that does not scan: the other names, and more of
+    /// the addresses of names that rotate.
+    Search,
     /// A claim of this very name towards an address it is not bound to.
     Claim,
 }

@@ -331,13 +331,13 @@ impl Replay {
                 | Output::Ending(_) => {}
                 Output::UnknownClient(_) => came.unknown = true,
                 Output::Query(query) => {
-                    let known = self.learnt.is_known(&query.name) == Known::Answered;
+                    let known = self.learnt.is_known(&query.sought.name) == Known::Answered;
                     let answer = if known {
                         Answer::Resolved
                     } else {
                         Answer::Failed
                     };
-                    self.inspector.handle_answer(&env, &query.name, answer);
+                    self.inspector.handle_answer(&env, &query.sought, answer);
                 }
                 // A capture is shown in full.
                 Output::Session(_) => {}

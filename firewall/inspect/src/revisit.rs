@@ -5,7 +5,7 @@ use policy::{Name, Reason};
 
 use crate::conclude::Facts;
 use crate::detect::{Detected, detect};
-use crate::env::{Answer, Env, Known};
+use crate::env::{Answer, Env, Known, Sought};
 use crate::flow::Side;
 use crate::gate::is_priming;
 use crate::inspector::Inspector;
@@ -17,18 +17,20 @@ use crate::waiting::Lookups;
 
 impl Inspector {
     /// See [`Inspector::handle_answer`].
-    pub(crate) fn answered(&mut self, env: &Env<'_>, name: &Name, answer: Answer) {
-        let flows = if answer == Answer::Partial {
-            self.waiting.for_name(name)
-        } else {
-            self.waiting.answered(name)
+    pub(crate) fn answered(&mut self, env: &Env<'_>, sought: &Sought, answer: Answer) {
+        let flows = match answer {
+            Answer::Partial => self.waiting.for_name(sought),
+            Answer::Spent(client) => self.waiting.spent(sought, client),
+            Answer::Resolved | Answer::Unsettled | Answer::Failed | Answer::OverBudget => {
+                self.waiting.answered(sought)
+            }
         };
         for key in flows {
             let Some(mut flow) = self.table.take(&key) else {
                 continue;
             };
             if let Some(lookups) = flow.lookups_mut() {
-                lookups.note(name, answer);
+                lookups.note(&sought.name, answer);
             }
             self.retry(env, flow, false);
         }

@@ -12,7 +12,7 @@ use policy::{Name, Reason, Snapshot};
 
 use crate::{
     Answer, Bindings, Category, Class, Env, FlowKey, FlowRecord, Inspector, Known, Limits, Outcome,
-    Output, Query, Reset, Time, Verdict,
+    Output, Query, Reset, Sought, Time, Verdict, Why,
 };
 
 mod evasion;
@@ -211,8 +211,11 @@ impl World {
     }
 
     pub(crate) fn answer(&mut self, of: &str, answer: Answer) {
-        let of = name(of);
-        self.call(|inspector, env| inspector.handle_answer(env, &of, answer));
+        let sought = Sought {
+            name: name(of),
+            ipv6: false,
+        };
+        self.call(|inspector, env| inspector.handle_answer(env, &sought, answer));
     }
 
     pub(crate) fn bind(&mut self, of: &str, addr: &str) {

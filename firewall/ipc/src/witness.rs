@@ -60,8 +60,14 @@ pub struct Lookup {
     pub name: String,
     /// How long the packet can wait, in milliseconds.
     pub budget_ms: u32,
-    /// Questions to spend: several samples find more addresses of a rotating name.
+    /// Questions to spend on each family: several samples find more addresses of a rotating name.
     pub samples: u8,
+    /// Whether to ask for A.
+    pub ipv4: bool,
+    /// Whether to ask for AAAA.
+    pub ipv6: bool,
+    /// Whether to ask for HTTPS, once: for the addresses it hints at.
+    pub hints: bool,
 }
 
 /// Questions about one record type of a name whose answers differ from each other.
@@ -105,6 +111,9 @@ pub struct AnswerV1 {
     pub ttl_s: u32,
     /// Whether this answers a [`ToWitness::Lookup`] rather than a refresh.
     pub asked: bool,
+    /// Whether that look-up asked for AAAA.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ipv6: bool,
     /// The aliases (CNAME) followed inside the answer, in order, at most 16; empty for none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<String>,
@@ -229,6 +238,7 @@ mod tests {
                 .collect(),
             ttl_s: u32::MAX,
             asked: true,
+            ipv6: true,
             sources: vec![source; usize::from(u8::MAX) + 1],
             more: true,
         };

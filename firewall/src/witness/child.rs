@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::resolve::{
-    Done, Finding, Merge, Part, Question, SAMPLES_MAX, SystemResolvers, Tally, Upstreams, look_up,
+    Asked, Done, Finding, Merge, Part, Question, SAMPLES_MAX, SystemResolvers, Tally, Upstreams, look_up,
 };
 use super::schedule::{Budget, Purpose, Schedule};
 
@@ -74,8 +74,8 @@ struct Witness {
     settings: Configure,
     budget: Budget,
     schedule: Schedule,
-    /// Names with a look-up under way that a packet waits for.
-    asked: HashSet<String>,
+    /// Look-ups under way that a packet waits for.
+    asked: HashSet<(String, Asked)>,
     questions: JoinSet<Done>,
     system: SystemResolvers,
     /// Answers of look-ups that go on; the sending end is for every look-up.
@@ -188,7 +188,7 @@ impl Witness {
             self.upstreams.is_none().then_some(configured)
         };
         let Some(servers) = servers else { return };
-        match Upstreams::new(&servers, self.settings.ipv6) {
+        match Upstreams::new(&servers) {
             Ok(upstreams) => {
                 tracing::info!(?servers, "resolvers");
                 self.upstreams = Some(upstreams);
@@ -198,27 +198,24 @@ impl Witness {
     }
 
     async fn look_up(&mut self, lookup: Lookup) -> Result<(), ChildError> {
-        let samples = usize::from(lookup.samples).clamp(1, SAMPLES_MAX);
-        if !self.asked.insert(lookup.name.clone()) {
+        let asked = Asked { ipv6: lookup.ipv6 };
+        if !self.asked.insert((lookup.name.clone(), asked)) {
             return Ok(());
         }
+        let types = types_of(&lookup);
         let now_ms = self.now_ms();
-        let mut samples_affordable = samples;
-        while samples_affordable > 0
-            && !self
-                .budget
-                .take(Purpose::Miss, self.price(samples_affordable), now_ms)
-        {
-            samples_affordable = samples_affordable.saturating_sub(1);
+        let mut samples = usize::from(lookup.samples).clamp(1, SAMPLES_MAX);
+        while samples > 0 && !self.budget.take(Purpose::Miss, price(&types, samples), now_ms) {
+            samples = samples.saturating_sub(1);
         }
-        if samples_affordable == 0 {
+        if samples == 0 {
             self.health.over_budget = self.health.over_budget.saturating_add(1);
             return self
-                .fail(lookup.name, true, AnswerOutcome::OverBudget)
+                .fail(lookup.name, Some(asked), AnswerOutcome::OverBudget)
                 .await;
         }
         let budget = Duration::from_millis(u64::from(lookup.budget_ms)).max(LOOKUP_MIN);
-        self.start(lookup.name, samples_affordable, true, budget)
+        self.start((lookup.name, &types), samples, Some(asked), budget)
             .await
     }
 
@@ -260,7 +257,7 @@ impl Witness {
             Done {
                 name,
                 finding: merge.take(),
-                asked: false,
+                asked: None,
                 sampled: true,
                 tally,
             }
@@ -282,21 +279,23 @@ impl Witness {
             } else {
                 Purpose::Refresh
             };
-            if !self.budget.take(purpose, self.price(1), now_ms) {
+            let types = self.refresh_types();
+            if !self.budget.take(purpose, price(types, 1), now_ms) {
                 self.schedule
                     .put_off(&due, now_ms.saturating_add(BUDGET_WAIT_MS));
                 continue;
             }
-            self.start(due.name, 1, false, REFRESH_BUDGET).await?;
+            self.start((due.name, types), 1, None, REFRESH_BUDGET)
+                .await?;
         }
         Ok(())
     }
 
     async fn start(
         &mut self,
-        name: String,
+        (name, types): (String, &[RecordType]),
         samples: usize,
-        asked: bool,
+        asked: Option<Asked>,
         budget: Duration,
     ) -> Result<(), ChildError> {
         if self.upstreams.is_none() {
@@ -316,6 +315,7 @@ impl Witness {
                 name,
                 wire_name,
                 samples,
+                types: types.to_vec(),
                 asked,
                 budget,
             },
@@ -328,7 +328,7 @@ impl Witness {
     async fn fail(
         &mut self,
         name: String,
-        asked: bool,
+        asked: Option<Asked>,
         outcome: AnswerOutcome,
     ) -> Result<(), ChildError> {
         self.answer(Done {
@@ -343,7 +343,7 @@ impl Witness {
 
     async fn tell(&mut self, part: Part) -> Result<(), ChildError> {
         self.note_dropped(&part.finding);
-        let answer = message(part.name, part.finding, true);
+        let answer = message(part.name, part.finding, part.asked);
         let answer = AnswerV1 {
             more: true,
             ..answer
@@ -369,10 +369,10 @@ impl Witness {
         health.failed = health.failed.saturating_add(tally.failed);
         health.failed_over = health.failed_over.saturating_add(tally.failed_over);
         self.note_dropped(&finding);
-        if asked {
-            self.asked.remove(&name);
-        }
-        if finding.outcome != AnswerOutcome::OverBudget && !sampled {
+        // A look-up for a packet asks for what the packet needs, and says nothing of the rest.
+        if let Some(asked) = asked {
+            self.asked.remove(&(name.clone(), asked));
+        } else if !sampled {
             let resolved = finding.outcome == AnswerOutcome::Resolved;
             self.schedule
                 .answered(&name, resolved, finding.ttl_s, self.now_ms());
@@ -405,9 +405,13 @@ impl Witness {
             .map_err(ChildError::Write)
     }
 
-    fn price(&self, samples: usize) -> u64 {
-        let types = if self.settings.ipv6 { 3 } else { 2 };
-        u64::try_from(samples.saturating_mul(types)).unwrap_or(u64::MAX)
+    /// What a refresh asks for.
+    const fn refresh_types(&self) -> &'static [RecordType] {
+        if self.settings.ipv6 {
+            &[RecordType::A, RecordType::AAAA, RecordType::HTTPS]
+        } else {
+            &[RecordType::A, RecordType::HTTPS]
+        }
     }
 
     fn next_wake(&self) -> Instant {
@@ -422,17 +426,38 @@ impl Witness {
 }
 
 /// A finding in the words of the daemon.
-fn message(name: String, finding: Finding, asked: bool) -> AnswerV1 {
+fn message(name: String, finding: Finding, asked: Option<Asked>) -> AnswerV1 {
     AnswerV1 {
         name,
         outcome: finding.outcome,
         addresses: finding.addresses,
         ttl_s: finding.ttl_s,
-        asked,
+        asked: asked.is_some(),
+        ipv6: asked.is_some_and(|asked| asked.ipv6),
         chain: finding.chain,
         sources: finding.sources,
         more: false,
     }
+}
+
+/// The record types a look-up asks for.
+fn types_of(lookup: &Lookup) -> Vec<RecordType> {
+    let wanted = [
+        (lookup.ipv4, RecordType::A),
+        (lookup.ipv6, RecordType::AAAA),
+        (lookup.hints, RecordType::HTTPS),
+    ];
+    let wanted = wanted.into_iter().filter(|(wanted, _)| *wanted);
+    wanted.map(|(_, record_type)| record_type).collect()
+}
+
+/// Questions that make up a look-up.
+fn price(types: &[RecordType], samples: usize) -> u64 {
+    let of = |record_type: &RecordType| match record_type {
+        RecordType::HTTPS => 1,
+        _ => samples,
+    };
+    u64::try_from(types.iter().map(of).sum::<usize>()).unwrap_or(u64::MAX)
 }
 
 const HEALTH_EVERY: Duration = Duration::from_secs(1);

@@ -10,14 +10,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use inspect::{Answer, Bindings, Known, Query};
-use ipc::witness::{AnswerOutcome, AnswerV1, Configure, Lookup, NAMES_PER_MESSAGE_MAX, ToWitness};
+use inspect::{Answer, Bindings, Known, Sought};
+use ipc::witness::{AnswerOutcome, AnswerV1, Configure, NAMES_PER_MESSAGE_MAX, ToWitness};
 use policy::{Name, Snapshot};
 
 use super::learnt::{Learning, LearntNames};
 use super::rotation::{Rotations, Shown};
-use super::spending::{Charge, Spending};
+use super::spending::Spending;
 use crate::bindings::{BindingStore, BindingWriter, Saved, Seen};
+
+mod asking;
+
+use asking::{ONCE_MS, Waiting};
 
 /// Keeps the watched names and the waiting look-ups.
 #[derive(Debug)]
@@ -32,26 +36,14 @@ pub(super) struct Desk {
     watched: HashSet<Name>,
     /// Of these, names that have an answer and no use.
     idle: Vec<Name>,
-    waiting: HashMap<Name, Waiting>,
-    recent: HashMap<Name, (u64, Answer)>,
+    waiting: HashMap<Sought, Waiting>,
+    recent: HashMap<Sought, (u64, Answer)>,
     spending: Spending,
     rotations: Rotations,
     priming: Option<Priming>,
     saved: Option<Saved>,
     not_global: usize,
     swept_ms: u64,
-}
-
-/// A look-up that packets wait for.
-#[derive(Debug)]
-struct Waiting {
-    queues: Vec<usize>,
-    until_ms: u64,
-    /// Who pays, and how many questions.
-    client: IpAddr,
-    price: u64,
-    /// The answer to the look-up itself, once it is there.
-    outcome: Option<Answer>,
 }
 
 #[derive(Debug)]
@@ -69,7 +61,7 @@ pub(super) enum Action {
     /// Tell a queue thread that a look-up has ended, or how far it is.
     Answer {
         queue: usize,
-        name: Name,
+        sought: Sought,
         answer: Answer,
     },
     /// Every new exact name of this generation has an answer or a failure, or had 2 s.
@@ -105,10 +97,8 @@ impl Desk {
     pub(super) fn greet(&self, actions: &mut Vec<Action>) {
         actions.push(Action::Tell(ToWitness::Configure(self.settings.clone())));
         tell_names(self.watched.iter().cloned().collect(), true, actions);
-        let unanswered = |(_, waiting): &(&Name, &Waiting)| waiting.outcome.is_none();
-        for (name, _) in self.waiting.iter().filter(unanswered) {
-            actions.push(Action::Tell(ToWitness::Lookup(lookup(name, SAMPLES))));
-        }
+        let lookups = self.waiting.values().filter_map(Waiting::under_way);
+        actions.extend(lookups.map(|lookup| Action::Tell(ToWitness::Lookup(lookup))));
     }
 
     /// Takes over the names of a new policy.
@@ -143,72 +133,6 @@ impl Desk {
         self.check_priming(now_ms, actions);
     }
 
-    /// Starts the look-up a queue asks for, or answers at once.
-    pub(super) fn ask(
-        &mut self,
-        queue: usize,
-        query: &Query,
-        now_ms: u64,
-        actions: &mut Vec<Action>,
-    ) {
-        let name = &query.name;
-        if let Some(waiting) = self.waiting.get_mut(name) {
-            if !waiting.queues.contains(&queue) {
-                waiting.queues.push(queue);
-            }
-            return;
-        }
-        let mut waiting = Waiting {
-            queues: vec![queue],
-            until_ms: now_ms.saturating_add(WAIT_MS),
-            client: query.client,
-            price: 0,
-            outcome: Some(Answer::Resolved),
-        };
-        if self.rotations.is_unsettled(name) {
-            // It is being sampled anyway.
-            self.rotations.hurry(name, waiting.until_ms, now_ms);
-            self.waiting.insert(name.clone(), waiting);
-            return;
-        }
-        let rotates = self.rotations.contains(name);
-        let settled = self.store.is_known(name) == Known::Answered && !rotates;
-        let samples = if settled { 1 } else { SAMPLES };
-        waiting.price = if rotates {
-            MISSED_PRICE
-        } else {
-            // A and AAAA as often as that, HTTPS once.
-            u64::from(samples).saturating_mul(2).saturating_add(1)
-        };
-        if let Some(answer) = self.answer_at_once(query, waiting.price, now_ms) {
-            actions.push(Action::Answer {
-                queue,
-                name: name.clone(),
-                answer,
-            });
-            return;
-        }
-        waiting.outcome = None;
-        self.rotations.missed(name);
-        self.rotations.hurry(name, waiting.until_ms, now_ms);
-        self.waiting.insert(name.clone(), waiting);
-        actions.push(Action::Tell(ToWitness::Lookup(lookup(name, samples))));
-    }
-
-    /// The answer to a query for which nobody is asked; `None` when it is charged.
-    fn answer_at_once(&mut self, query: &Query, price: u64, now_ms: u64) -> Option<Answer> {
-        let fresh = |(at_ms, _): &&(u64, Answer)| now_ms.saturating_sub(*at_ms) < ONCE_MS;
-        let recent = self.recent.get(&query.name).filter(fresh);
-        if let Some((_, answer)) = recent {
-            return Some(*answer);
-        }
-        let policy = self.policy.as_ref();
-        if !policy.is_some_and(|policy| policy.mentions(&query.name)) {
-            return Some(Answer::Failed);
-        }
-        (!self.charge(query, price, now_ms)).then_some(Answer::OverBudget)
-    }
-
     /// A flow to an address was allowed under a name, for the first time in a while.
     pub(super) fn used(
         &mut self,
@@ -229,9 +153,14 @@ impl Desk {
         let Ok(name) = Name::parse(answer.name.as_bytes()) else {
             return;
         };
+        let sought = |ipv6| Sought {
+            name: name.clone(),
+            ipv6,
+        };
+        let families = [false, true].map(sought);
         let wanted = self.exact.contains(&name)
             || self.learnt.contains(&name)
-            || self.waiting.contains_key(&name);
+            || families.iter().any(|it| self.waiting.contains_key(it));
         if !wanted {
             return;
         }
@@ -250,15 +179,18 @@ impl Desk {
                 Answer::Failed
             }
         };
-        let is_last = !answer.more;
-        if let Some(priming) = self.priming.as_mut().filter(|_| is_last) {
+        // What a packet had asked for is of one family only.
+        let is_whole = !answer.more && !answer.asked;
+        if let Some(priming) = self.priming.as_mut().filter(|_| is_whole) {
             priming.names.remove(&name);
         }
-        if is_last && self.watched.contains(&name) && !self.is_in_use(&name, now_ms) {
+        if is_whole && self.watched.contains(&name) && !self.is_in_use(&name, now_ms) {
             self.idle.push(name.clone());
         }
-        let ended = answer.asked && is_last;
-        self.progress(&name, (ended, outcome, brought_new), now_ms, actions);
+        for sought in families {
+            let ended = answer.asked && answer.ipv6 == sought.ipv6 && !answer.more;
+            self.progress(&sought, (ended, outcome, brought_new), now_ms, actions);
+        }
         self.check_priming(now_ms, actions);
     }
 
@@ -307,60 +239,10 @@ impl Desk {
         learning.added > 0
     }
 
-    /// Tells who waits for a name what an answer about it means to them.
-    fn progress(
-        &mut self,
-        name: &Name,
-        (ended, outcome, brought_new): (bool, Answer, bool),
-        now_ms: u64,
-        actions: &mut Vec<Action>,
-    ) {
-        let unsettled = self.rotations.is_unsettled(name);
-        let Some(waiting) = self.waiting.get_mut(name) else {
-            return;
-        };
-        if brought_new {
-            self.spending.refund(waiting.client, waiting.price);
-            waiting.price = 0;
-        }
-        if ended {
-            waiting.outcome = Some(outcome);
-        }
-        let until_ms = waiting.until_ms;
-        match waiting.outcome {
-            Some(Answer::Resolved) if unsettled => {
-                self.rotations.hurry(name, until_ms, now_ms);
-                self.tell_waiting(name, Answer::Partial, actions);
-            }
-            Some(outcome) => self.finish(name, outcome, now_ms, actions),
-            // A packet to one of these addresses need not wait for the rest; and a refresh may
-            // bring what somebody waits for, and is not the look-up they wait for.
-            None if outcome == Answer::Resolved => {
-                self.tell_waiting(name, Answer::Partial, actions);
-            }
-            None => {}
-        }
-    }
-
     /// Ends what has waited too long and forgets what nobody uses.
     pub(super) fn tick(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
-        let late: Vec<(Name, Option<Answer>)> = self
-            .waiting
-            .iter()
-            .filter(|(_, waiting)| waiting.until_ms <= now_ms)
-            .map(|(name, waiting)| (name.clone(), waiting.outcome))
-            .collect();
-        for (name, outcome) in late {
-            let answer = match outcome {
-                Some(Answer::Resolved) if self.rotations.is_unsettled(&name) => Answer::Unsettled,
-                Some(outcome) => outcome,
-                None => {
-                    self.writer.fail(&name);
-                    Answer::Failed
-                }
-            };
-            self.finish(&name, answer, now_ms, actions);
-        }
+        self.ask_again(now_ms, actions);
+        self.end_late(now_ms, actions);
         self.check_priming(now_ms, actions);
         self.sample(now_ms, actions);
         self.let_idle_go(now_ms, actions);
@@ -372,7 +254,7 @@ impl Desk {
 
     /// When [`Desk::tick`] is next wanted.
     pub(super) fn next_tick_ms(&self) -> u64 {
-        let waiting = self.waiting.values().map(|waiting| waiting.until_ms);
+        let waiting = self.waiting.values().map(Waiting::due_ms);
         let priming = self.priming.as_ref().map(|priming| priming.until_ms);
         let sweep = self.swept_ms.saturating_add(SWEEP_MS);
         waiting
@@ -410,65 +292,6 @@ impl Desk {
 
     fn is_in_use(&self, name: &Name, now_ms: u64) -> bool {
         self.learnt.contains(name) || in_use(self.store.last_used_ms(name), now_ms)
-    }
-
-    fn tell_waiting(&self, name: &Name, answer: Answer, actions: &mut Vec<Action>) {
-        let queues = self.waiting.get(name).map(|waiting| &waiting.queues);
-        for queue in queues.into_iter().flatten() {
-            actions.push(Action::Answer {
-                queue: *queue,
-                name: name.clone(),
-                answer,
-            });
-        }
-    }
-
-    fn finish(&mut self, name: &Name, answer: Answer, now_ms: u64, actions: &mut Vec<Action>) {
-        self.tell_waiting(name, answer, actions);
-        self.waiting.remove(name);
-        if matches!(answer, Answer::Resolved | Answer::Failed) {
-            self.recent.insert(name.clone(), (now_ms, answer));
-        }
-    }
-
-    /// Charges a look-up to its client; false when the client has spent its share.
-    fn charge(&mut self, query: &Query, price: u64, now_ms: u64) -> bool {
-        let first_time = self.store.is_known(&query.name) == Known::Unasked;
-        let charge = if first_time {
-            Charge::Name
-        } else {
-            Charge::Miss
-        };
-        if !self.spending.charge(query.client, charge, price, now_ms) {
-            return false;
-        }
-        let is_known = self.exact.contains(&query.name) || self.learnt.touch(&query.name, now_ms);
-        is_known || self.learn_name(query, now_ms)
-    }
-
-    /// Learns a name that only a pattern covers, within the pattern's limits.
-    fn learn_name(&mut self, query: &Query, now_ms: u64) -> bool {
-        if !self
-            .spending
-            .charge(query.client, Charge::Learnt, 0, now_ms)
-        {
-            return false;
-        }
-        let used_ms = |name: &Name| self.store.last_used_ms(name);
-        match self
-            .learnt
-            .learn(&query.name, query.client, now_ms, used_ms)
-        {
-            Learning::Refused => false,
-            Learning::Learnt(gone) => {
-                if let Some(gone) = gone {
-                    self.rotations.forget(&gone);
-                    self.writer.forget(&[gone]);
-                }
-                self.writer.learn_name(&query.name, query.client);
-                true
-            }
-        }
     }
 
     /// Binds what was bound before a restart: exact names of the policy, and names under
@@ -537,14 +360,6 @@ const fn in_use(last_used_ms: u64, now_ms: u64) -> bool {
     last_used_ms > 0 && now_ms.saturating_sub(last_used_ms) < IN_USE_MS
 }
 
-fn lookup(name: &Name, samples: u8) -> Lookup {
-    Lookup {
-        name: name.to_string(),
-        budget_ms: BUDGET_MS,
-        samples,
-    }
-}
-
 fn tell_names(names: Vec<Name>, watch: bool, actions: &mut Vec<Action>) {
     for batch in names.chunks(NAMES_PER_MESSAGE_MAX) {
         let names = batch.iter().map(ToString::to_string).collect();
@@ -556,16 +371,6 @@ fn tell_names(names: Vec<Name>, watch: bool, actions: &mut Vec<Action>) {
     }
 }
 
-/// How long a packet may wait for a look-up (DESIGN, section 3), less the way back.
-const BUDGET_MS: u32 = 850;
-/// When a look-up that the witness never answered counts as failed.
-const WAIT_MS: u64 = 900;
-/// Questions per record type for a packet that waits, about a name of which little is known.
-const SAMPLES: u8 = 3;
-/// What a miss of a name that rotates is charged: it makes us sample it again.
-const MISSED_PRICE: u64 = 30;
-/// A name is looked up once in this time at most.
-const ONCE_MS: u64 = 1_000;
 const PRIMING_MS: u64 = 2_000;
 const SWEEP_MS: u64 = 30_000;
 /// Names used within this time are asked about at their time to live (DESIGN, section 3).

@@ -174,10 +174,10 @@ impl Link {
                 }
                 Action::Answer {
                     queue,
-                    name,
+                    sought,
                     answer,
                 } => {
-                    self.audience.answer(queue, name, answer);
+                    self.audience.answer(queue, sought, answer);
                 }
                 Action::Primed { generation } => self.audience.primed(generation),
                 Action::Alarm { name } => self.audience.alarm(&name),

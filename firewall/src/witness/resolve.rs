@@ -22,7 +22,7 @@ mod system;
 mod upstream;
 
 pub(super) use answer::{Finding, Merge};
-pub(super) use lookup::{Done, Part, Question, Tally, look_up};
+pub(super) use lookup::{Asked, Done, Part, Question, Tally, look_up};
 pub(super) use system::SystemResolvers;
 use upstream::Upstream;
 
@@ -30,7 +30,6 @@ use upstream::Upstream;
 #[derive(Clone, Debug)]
 pub(super) struct Upstreams {
     servers: Arc<[Arc<Upstream>]>,
-    ipv6: bool,
     /// Questions sent again since somebody last looked.
     resent: Arc<AtomicU64>,
 }
@@ -40,7 +39,7 @@ impl Upstreams {
     ///
     /// # Errors
     /// When there is none, or hickory has no means to ask.
-    pub(super) fn new(servers: &[SocketAddr], ipv6: bool) -> Result<Self, NetError> {
+    pub(super) fn new(servers: &[SocketAddr]) -> Result<Self, NetError> {
         let servers = servers
             .iter()
             .take(UPSTREAMS_MAX)
@@ -51,18 +50,8 @@ impl Upstreams {
         }
         Ok(Self {
             servers: servers.into(),
-            ipv6,
             resent: Arc::default(),
         })
-    }
-
-    /// The record types that make up one look-up.
-    pub(super) fn record_types(&self) -> &'static [RecordType] {
-        if self.ipv6 {
-            &[RecordType::A, RecordType::AAAA, RecordType::HTTPS]
-        } else {
-            &[RecordType::A, RecordType::HTTPS]
-        }
     }
 
     /// How many questions were sent again, for want of an answer, since the last call.

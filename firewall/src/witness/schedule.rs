@@ -119,12 +119,6 @@ impl Schedule {
         let Some(watched) = self.names.get_mut(name) else {
             return;
         };
-        if !watched.primed
-            && let Some(due_ms) = watched.due_ms.take()
-        {
-            // A packet asked before its turn came.
-            self.first.remove(&(due_ms, name.to_owned()));
-        }
         watched.primed = true;
         watched.failures = if good {
             0

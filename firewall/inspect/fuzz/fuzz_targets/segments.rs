@@ -90,10 +90,14 @@ fn step(world: &mut World, header: &[u8; 6], payload: &[u8]) {
         6 => Class::NonTcp,
         7 => Class::Kill,
         8 => {
-            let answer = [Answer::Resolved, Answer::Failed, Answer::OverBudget];
-            let answer = answer[usize::from(flags % 3)];
-            let name = NAMES[usize::from(connection % 2)].clone();
-            return world.call(|inspector, env| inspector.handle_answer(env, &name, answer));
+            let client = std::net::IpAddr::from([10, 0, 0, 1]);
+            let answer = [Answer::Resolved, Answer::Failed, Answer::OverBudget, Answer::Spent(client)];
+            let answer = answer[usize::from(flags % 4)];
+            let sought = inspect::Sought {
+                name: NAMES[usize::from(connection % 2)].clone(),
+                ipv6: flags & 4 != 0,
+            };
+            return world.call(|inspector, env| inspector.handle_answer(env, &sought, answer));
         }
         _ => return world.wait(u64::from(low) * 64),
     };

@@ -26,7 +26,7 @@ fn row_1_an_allowed_name_at_another_address_is_refused() {
     let conn = Conn::new("10.0.0.1:40000", "203.0.113.66:443").open(&mut world);
     let token = conn.send(&mut world, 0, &hello());
     assert_eq!(world.verdict(token), None, "a look-up may still bind it");
-    assert_eq!(world.queries[0].name.as_str(), "api.example.com");
+    assert_eq!(world.queries[0].sought.name.as_str(), "api.example.com");
     world.answer("api.example.com", Answer::Resolved);
     assert_eq!(world.refusal(), Some(Reason::AddressNotOfName));
     assert_eq!(world.payload_to(conn.server), 0);

@@ -12,7 +12,7 @@ fn a_bound_destination_opens_and_an_unbound_one_waits_for_its_names() {
     let asked: Vec<_> = world
         .queries
         .iter()
-        .map(|query| query.name.as_str().to_owned())
+        .map(|query| query.sought.name.as_str().to_owned())
         .collect();
     assert_eq!(asked.len(), 2);
     assert!(asked.contains(&"api.example.com".to_owned()));
@@ -393,23 +393,82 @@ fn every_name_gets_its_turn_to_be_asked_for() {
     }
     let conn = Conn::new("10.0.0.1:40000", "203.0.113.66:443");
     let mut looked_up = std::collections::BTreeSet::new();
-    for _ in 0..5 {
-        conn.syn(&mut world);
-        let asked: Vec<_> = world.queries.drain(..).map(|query| query.name).collect();
-        assert_eq!(asked.len(), 20);
-        // The budget of a second is spent half way: the client sends its SYN again.
-        looked_up.extend(asked[..10].iter().cloned());
-        for (name, turn) in asked.iter().zip(0..) {
-            let answer = if turn < 10 {
-                Answer::Resolved
-            } else {
-                Answer::OverBudget
-            };
-            world.call(|inspector, env| inspector.handle_answer(env, name, answer));
+    for _ in 0..3 {
+        let syn = conn.syn(&mut world);
+        for (expected, why) in [(6, Why::Gate), (14, Why::Search)] {
+            let asked: Vec<_> = world.queries.drain(..).collect();
+            assert_eq!(asked.len(), expected);
+            for query in asked {
+                assert_eq!(query.why, why);
+                world.call(|inspector, env| {
+                    inspector.handle_answer(env, &query.sought, Answer::Resolved);
+                });
+                looked_up.insert(query.sought.name);
+            }
+            world.wait(100);
         }
+        assert_eq!(world.verdict(syn), Some(Verdict::Drop), "the SYN comes again");
     }
     assert_eq!(looked_up.len(), 50);
-    assert!(world.records.is_empty());
+    assert!(world.records.is_empty(), "and is never refused meanwhile");
+}
+
+/// Many destinations in a moment are a scan: it has few names asked for, and is never told why.
+#[test]
+fn a_scan_has_the_likeliest_names_asked_for_and_no_others() {
+    let names: Vec<String> = (0..18).map(|n| format!("n{n:02}.example.com")).collect();
+    let rule = format!("postern:tls:{}", names.join(","));
+    let mut world = World::new(snapshot(&[(&rule, "tcp", "443")], "", 1));
+    for last in 1..=30_u8 {
+        let to = format!("203.0.113.{}:443", 100 + last);
+        Conn::new(&format!("10.0.0.1:{}", 40_000 + u32::from(last)), &to).syn(&mut world);
+        world.wait(1);
+    }
+    assert_eq!(world.queries.len(), 6);
+    for query in std::mem::take(&mut world.queries) {
+        world.call(|inspector, env| {
+            inspector.handle_answer(env, &query.sought, Answer::Resolved);
+        });
+    }
+    world.wait(1_000);
+    assert_eq!(world.queries.len(), 0);
+    assert!(world.wire.is_empty() && world.records.is_empty() && world.resets.is_empty());
+    // Another client of the same group has its own question asked, and all of them.
+    Conn::new("10.0.0.2:1", "203.0.113.99:443").syn(&mut world);
+    world.wait(100);
+    assert_eq!(world.queries.len(), 18);
+}
+
+/// A name of which one look-up is under way on behalf of a client that may not have another.
+#[test]
+fn a_client_without_budget_takes_no_answer_from_another() {
+    let mut world = World::new(ordinary());
+    let scanner = Conn::new("10.0.0.1:40001", "203.0.113.98:443").syn(&mut world);
+    let honest = Conn::new("10.0.0.2:40001", "203.0.113.99:443").syn(&mut world);
+    assert_eq!(world.queries.len(), 4, "each asks on its own behalf");
+    let spent = Answer::Spent("10.0.0.1".parse().unwrap());
+    for name in ["api.example.com", "www.example.com"] {
+        world.answer(name, spent);
+    }
+    assert_eq!(world.verdict(scanner), Some(Verdict::Drop));
+    assert_eq!(world.verdict(honest), None, "its own look-up goes on");
+    world.bind("www.example.com", "203.0.113.99");
+    world.answer("www.example.com", Answer::Resolved);
+    assert_eq!(world.verdict(honest), Some(Verdict::Pass));
+    assert!(world.records.is_empty() && world.resets.is_empty());
+    assert_eq!(world.inspector.waiting.len(), 0);
+}
+
+/// What is asked for IPv4 says nothing of IPv6.
+#[test]
+fn an_answer_of_the_other_family_ends_no_wait() {
+    let mut world = World::new(ordinary());
+    let syn = Conn::new("[fd00::1]:40001", "[2001:db8::99]:443").syn(&mut world);
+    assert!(world.queries.iter().all(|query| query.sought.ipv6));
+    for name in ["api.example.com", "www.example.com"] {
+        world.answer(name, Answer::Failed);
+    }
+    assert_eq!(world.verdict(syn), None);
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         4 => (0u8..6, 0usize..1_500, 0usize..1_500, flags)
             .prop_map(|(conn, from, len, flags)| Step::Server { conn, from, len, flags }),
-        2 => (0u8..3, 0u8..3).prop_map(|(name, ok)| Step::Answer { name, ok }),
+        2 => (0u8..3, 0u8..4).prop_map(|(name, ok)| Step::Answer { name, ok }),
         2 => (0u64..12_000).prop_map(Step::Wait),
         1 => (0u8..3).prop_map(Step::Policy),
         1 => (0u8..6).prop_map(Step::Kill),
@@ -136,7 +136,9 @@ fn take(world: &mut World, step: &Step, generation: &mut u64) {
         Step::Answer { name, ok } => {
             let name =
                 ["api.example.com", "www.example.com", "git.example.com"][usize::from(*name)];
-            let answer = [Answer::Resolved, Answer::Failed, Answer::OverBudget][usize::from(*ok)];
+            let spent = Answer::Spent("10.0.0.1".parse().unwrap());
+            let answers = [Answer::Resolved, Answer::Failed, Answer::OverBudget, spent];
+            let answer = answers[usize::from(*ok)];
             world.answer(name, answer);
         }
         Step::Wait(ms) => world.wait(*ms),

@@ -296,7 +296,7 @@ fn row_53_ssh_to_an_address_without_an_ssh_name_is_refused() {
     let conn = Conn::new("10.0.0.1:1", "203.0.113.99:22").open(&mut world);
     conn.send(&mut world, 0, b"SSH-2.0-client\r\n");
     assert_eq!(
-        world.queries.last().unwrap().name.as_str(),
+        world.queries.last().unwrap().sought.name.as_str(),
         "git.example.com"
     );
     world.answer("git.example.com", Answer::Resolved);

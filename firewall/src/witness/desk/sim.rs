@@ -226,6 +226,7 @@ impl World {
             addresses: seen.into_iter().map(sighting).collect(),
             ttl_s,
             asked,
+            ipv6: false,
             chain: Vec::new(),
             sources: (0..samples).map(|_| source()).collect(),
             more: false,
@@ -239,8 +240,8 @@ impl World {
         for action in actions {
             match action {
                 Action::Tell(message) => self.tell(message),
-                Action::Answer { name, answer, .. } => {
-                    self.inspect(|inspector, env| inspector.handle_answer(env, &name, answer));
+                Action::Answer { sought, answer, .. } => {
+                    self.inspect(|inspector, env| inspector.handle_answer(env, &sought, answer));
                 }
                 Action::Primed { .. } | Action::Alarm { .. } => {}
             }
@@ -261,9 +262,10 @@ impl World {
             }
             ToWitness::Lookup(lookup) => {
                 let samples = u64::from(lookup.samples);
-                let paid = self.budget.take(Purpose::Miss, samples * 3, self.now_ms);
+                assert!(lookup.ipv4 && !lookup.ipv6 && !lookup.hints, "{lookup:?}");
+                let paid = self.budget.take(Purpose::Miss, samples, self.now_ms);
                 assert!(paid, "one client never spends the share of misses");
-                self.resolve(&lookup.name, samples, samples * 3, (true, true));
+                self.resolve(&lookup.name, samples, samples, (true, false));
             }
             ToWitness::Sample(sample) => {
                 let purpose = Purpose::Sample {

@@ -1,4 +1,4 @@
-use inspect::Why;
+use inspect::{Query, Why};
 use ipc::witness::SightingV1;
 use policy::annotation::ListReference;
 use policy::inventory::{Scope as InventoryScope, read};
@@ -28,9 +28,27 @@ fn desk() -> Desk {
     Desk::new(settings, store, None)
 }
 
+fn sought(name: &str) -> Sought {
+    Sought {
+        name: Name::parse(name.as_bytes()).unwrap(),
+        ipv6: false,
+    }
+}
+
+/// A SYN of a client misses, and a name is asked for at once.
+fn miss(desk: &mut Desk, name: &str, client: u8, now_ms: u64) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let query = Query {
+        why: Why::Gate,
+        ..query(name, client)
+    };
+    desk.ask(0, &query, now_ms, &mut actions);
+    actions
+}
+
 fn query(name: &str, client: u8) -> Query {
     Query {
-        name: Name::parse(name.as_bytes()).unwrap(),
+        sought: sought(name),
         client: IpAddr::from([10, 0, 0, client]),
         why: Why::Claim,
     }
@@ -61,6 +79,7 @@ fn resolved(name: &str, asked: bool) -> AnswerV1 {
         addresses: vec![seen],
         ttl_s: 60,
         asked,
+        ipv6: false,
         chain: Vec::new(),
         sources: Vec::new(),
         more: false,
@@ -117,21 +136,72 @@ fn part_of_an_answer_is_told_at_once_and_ends_no_look_up() {
 fn one_name_is_looked_up_once_however_many_wait_and_once_a_second() {
     let mut desk = desk();
     adopt(&mut desk, "postern:tls:api.example.org", 1);
+    tick(&mut desk, NOW);
     assert_eq!(lookups(&ask(&mut desk, "api.example.org", 1, NOW)), 1);
     let mut actions = Vec::new();
     desk.ask(3, &query("api.example.org", 2), NOW, &mut actions);
     assert_eq!(actions, []);
     let both = answered(&mut desk, &resolved("api.example.org", true));
     assert_eq!(answers(&both), [Answer::Resolved, Answer::Resolved]);
-    let soon = ask(&mut desk, "api.example.org", 1, NOW + 999);
-    assert_eq!(
-        (lookups(&soon), answers(&soon)),
-        (0, vec![Answer::Resolved])
-    );
-    assert_eq!(
-        lookups(&ask(&mut desk, "api.example.org", 1, NOW + 1_000)),
-        1
-    );
+    let at_once = ask(&mut desk, "api.example.org", 1, NOW + 49);
+    assert_eq!(answers(&at_once), [Answer::Resolved], "of this moment");
+    // Half a second later it may have moved: its turn is awaited.
+    assert_eq!(ask(&mut desk, "api.example.org", 1, NOW + 500), []);
+    assert_eq!(desk.next_tick_ms(), NOW + 1_000);
+    assert_eq!(lookups(&tick(&mut desk, NOW + 999)), 0);
+    assert_eq!(lookups(&tick(&mut desk, NOW + 1_000)), 1);
+    let last = answered(&mut desk, &resolved("api.example.org", true));
+    assert_eq!(answers(&last), [Answer::Resolved]);
+}
+
+/// A packet that cannot wait for the name's next turn is dropped in silence and sent again.
+#[test]
+fn a_turn_that_comes_too_late_for_a_packet_refuses_it_nothing() {
+    let mut desk = desk();
+    adopt(&mut desk, "postern:tls:api.example.org", 1);
+    tick(&mut desk, NOW);
+    ask(&mut desk, "api.example.org", 1, NOW);
+    answered(&mut desk, &resolved("api.example.org", true));
+    assert_eq!(ask(&mut desk, "api.example.org", 1, NOW + 60), []);
+    assert_eq!(desk.next_tick_ms(), NOW + 960, "nothing happens before");
+    let over = tick(&mut desk, NOW + 960);
+    assert_eq!((lookups(&over), answers(&over)), (0, vec![Answer::OverBudget]));
+}
+
+/// A packet needs the addresses of its own family, and nobody is asked for others.
+#[test]
+fn a_look_up_for_a_packet_asks_for_its_own_family_only() {
+    let mut desk = desk();
+    adopt(&mut desk, "postern:tls:api.example.org", 1);
+    answered(&mut desk, &resolved("api.example.org", false));
+    for ipv6 in [false, true] {
+        let mut actions = Vec::new();
+        let query = Query {
+            sought: Sought {
+                ipv6,
+                ..sought("api.example.org")
+            },
+            why: Why::Gate,
+            ..query("api.example.org", 1)
+        };
+        desk.ask(0, &query, NOW, &mut actions);
+        let [Action::Tell(ToWitness::Lookup(lookup))] = actions.as_slice() else {
+            panic!("{actions:?}");
+        };
+        assert_eq!((lookup.ipv4, lookup.ipv6), (!ipv6, ipv6));
+        assert_eq!((lookup.hints, lookup.samples), (false, 1));
+    }
+    let last = answered(&mut desk, &resolved("api.example.org", true));
+    let partial = Action::Answer {
+        queue: 0,
+        sought: Sought {
+            ipv6: true,
+            ..sought("api.example.org")
+        },
+        answer: Answer::Partial,
+    };
+    assert!(last.contains(&partial), "that of IPv6 goes on: {last:?}");
+    assert_eq!(answers(&last).len(), 2);
 }
 
 #[test]
@@ -146,20 +216,17 @@ fn one_clients_scan_does_not_starve_anothers_names() {
     }
     let scan: Vec<Action> = names
         .iter()
-        .flat_map(|name| ask(&mut desk, name, 1, NOW + 5_000))
+        .flat_map(|name| miss(&mut desk, name, 1, NOW + 5_000))
         .collect();
-    assert_eq!(lookups(&scan), 10, "misses of one client in one second");
-    assert!(
-        answers(&scan)
-            .iter()
-            .all(|answer| *answer == Answer::OverBudget)
-    );
+    assert_eq!(lookups(&scan), 6, "questions at once of one client");
+    let spent = Answer::Spent(IpAddr::from([10, 0, 0, 1]));
+    assert!(answers(&scan).iter().all(|answer| *answer == spent));
     assert_eq!(
-        lookups(&ask(&mut desk, "n39.example.org", 2, NOW + 5_000)),
+        lookups(&miss(&mut desk, "n39.example.org", 2, NOW + 5_000)),
         1
     );
     assert_eq!(
-        lookups(&ask(&mut desk, "n38.example.org", 1, NOW + 6_000)),
+        lookups(&miss(&mut desk, "n38.example.org", 1, NOW + 6_000)),
         1
     );
 }

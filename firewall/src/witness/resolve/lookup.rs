@@ -19,10 +19,19 @@ pub(in crate::witness) struct Question {
     pub(in crate::witness) wire_name: Name,
     /// Times to ask for addresses side by side.
     pub(in crate::witness) samples: usize,
-    /// Whether a packet waits for it.
-    pub(in crate::witness) asked: bool,
+    /// The record types to ask for; hints do not rotate, so that HTTPS is asked for once.
+    pub(in crate::witness) types: Vec<RecordType>,
+    /// The look-up of a packet that waits for it.
+    pub(in crate::witness) asked: Option<Asked>,
     /// How long it may take.
     pub(in crate::witness) budget: Duration,
+}
+
+/// What a packet waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::witness) struct Asked {
+    /// Whether it asks for AAAA.
+    pub(in crate::witness) ipv6: bool,
 }
 
 /// A look-up's end.
@@ -32,8 +41,8 @@ pub(in crate::witness) struct Done {
     pub(in crate::witness) name: String,
     /// What it brought that no [`Part`] has told.
     pub(in crate::witness) finding: Finding,
-    /// Whether a packet waits for it.
-    pub(in crate::witness) asked: bool,
+    /// The look-up of a packet that waits for it.
+    pub(in crate::witness) asked: Option<Asked>,
     /// Whether it says nothing of when the name is due.
     pub(in crate::witness) sampled: bool,
     /// How the single questions ended.
@@ -45,6 +54,8 @@ pub(in crate::witness) struct Done {
 pub(in crate::witness) struct Part {
     /// The name as the daemon wrote it.
     pub(in crate::witness) name: String,
+    /// The look-up of a packet that waits for it.
+    pub(in crate::witness) asked: Option<Asked>,
     /// Addresses not told before.
     pub(in crate::witness) finding: Finding,
 }
@@ -71,7 +82,7 @@ impl Tally {
     }
 }
 
-/// Asks for every record type of a name, each sample side by side.
+/// Asks for some record types of a name, each sample side by side.
 ///
 /// While a packet waits, each answer with new addresses goes out through `parts` at once. The end
 /// comes when the address records are in and HTTPS had [`HINT_GRACE`] more, so that a resolver
@@ -86,7 +97,8 @@ pub(in crate::witness) async fn look_up(
     let mut pending = ask_all(&upstreams, &question, patience);
     let mut merge = Merge::default();
     let mut tally = Tally::default();
-    let mut addresses_pending = pending.len().saturating_sub(1);
+    let hints = question.types.contains(&RecordType::HTTPS);
+    let mut addresses_pending = pending.len().saturating_sub(usize::from(hints));
     loop {
         tokio::select! {
             next = pending.join_next() => {
@@ -100,7 +112,7 @@ pub(in crate::witness) async fn look_up(
                 if is_address || resolved {
                     merge.add(finding);
                 }
-                if resolved && question.asked && !pending.is_empty() {
+                if resolved && question.asked.is_some() && !pending.is_empty() {
                     tell_part(&question, &mut merge, &parts).await;
                 }
                 if addresses_pending == 0 {
@@ -128,8 +140,7 @@ fn ask_all(
     patience: Duration,
 ) -> JoinSet<(RecordType, Finding)> {
     let mut pending = JoinSet::new();
-    for &record_type in upstreams.record_types() {
-        // Hints do not rotate: one sample is enough.
+    for &record_type in &question.types {
         let samples = if record_type == RecordType::HTTPS {
             1
         } else {
@@ -153,7 +164,16 @@ async fn tell_part(question: &Question, merge: &mut Merge, parts: &mpsc::Sender<
     }
     let name = question.name.clone();
     // The witness ends when nobody receives.
-    drop(parts.send(Part { name, finding }).await);
+    let asked = question.asked;
+    drop(
+        parts
+            .send(Part {
+                name,
+                asked,
+                finding,
+            })
+            .await,
+    );
 }
 
 /// How much longer than the addresses an HTTPS record may take.
