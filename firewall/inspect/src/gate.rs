@@ -121,9 +121,11 @@ impl Inspector {
     /// Whether a client may have another SYN held.
     fn may_miss(&mut self, env: &Env<'_>, key: &FlowKey, held_syns: usize) -> bool {
         held_syns < self.limits.held_syns_per_client
-            && self
-                .misses
-                .take((key.client.ip(), key.server.ip()), env.now.mono_ms, &self.limits)
+            && self.misses.take(
+                (key.client.ip(), key.server.ip()),
+                env.now.mono_ms,
+                &self.limits,
+            )
     }
 
     /// Holds a SYN while names that may belong to its address are looked up: the likeliest at
@@ -162,7 +164,10 @@ impl Inspector {
             self.turn = self.turn.wrapping_add(later.len());
             self.ask(env, key, &later, Why::Search);
         }
-        let left_ms = self.limits.lookup_ms.saturating_sub(self.limits.search_after_ms);
+        let left_ms = self
+            .limits
+            .lookup_ms
+            .saturating_sub(self.limits.search_after_ms);
         env.now.mono_ms.saturating_add(left_ms).max(1)
     }
 

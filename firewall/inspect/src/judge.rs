@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use policy::{AppProto, Kind, Name, Reason, SynGate, Transport};
 use policy::preferences::{Ech, PlaintextHttp};
+use policy::{AppProto, Kind, Name, Reason, SynGate, Transport};
 
 use crate::claim::{Candidate, Claim, Message};
 use crate::conclude::Facts;

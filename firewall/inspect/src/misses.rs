@@ -33,7 +33,8 @@ impl Misses {
     ) -> bool {
         if now_ms.saturating_sub(self.swept_ms) >= REMEMBERED_MS {
             self.swept_ms = now_ms;
-            self.clients.retain(|_, client| client.is_remembered(now_ms));
+            self.clients
+                .retain(|_, client| client.is_remembered(now_ms));
         }
         let full = self.clients.len() >= limits.refusal_clients;
         if full && !self.clients.contains_key(&client) {
@@ -121,7 +122,10 @@ mod tests {
         assert!(!misses.is_scan(client(2), 50_000, &limits));
         misses.take((client(2), server(4)), 50_001, &limits);
         assert!(misses.is_scan(client(2), 59_999, &limits));
-        assert!(!misses.is_scan(client(2), 60_000, &limits), "it was long ago");
+        assert!(
+            !misses.is_scan(client(2), 60_000, &limits),
+            "it was long ago"
+        );
         misses.take((client(1), server(1)), 60_001, &limits);
         assert_eq!(misses.clients.len(), 1, "and is forgotten");
     }

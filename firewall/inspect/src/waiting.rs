@@ -207,7 +207,9 @@ impl Waiting {
         };
         asked.clients.remove(&client);
         let flows = std::mem::take(&mut asked.flows);
-        let (ended, others) = flows.into_iter().partition(|flow| flow.client.ip() == client);
+        let (ended, others) = flows
+            .into_iter()
+            .partition(|flow| flow.client.ip() == client);
         asked.flows = others;
         if asked.flows.is_empty() {
             self.names.remove(sought);

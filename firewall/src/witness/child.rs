@@ -23,7 +23,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::resolve::{
-    Asked, Done, Finding, Merge, Part, Question, SAMPLES_MAX, SystemResolvers, Tally, Upstreams, look_up,
+    Asked, Done, Finding, Merge, Part, Question, SAMPLES_MAX, SystemResolvers, Tally, Upstreams,
+    look_up, tell_part,
 };
 use super::schedule::{Budget, Purpose, Schedule};
 
@@ -205,7 +206,11 @@ impl Witness {
         let types = types_of(&lookup);
         let now_ms = self.now_ms();
         let mut samples = usize::from(lookup.samples).clamp(1, SAMPLES_MAX);
-        while samples > 0 && !self.budget.take(Purpose::Miss, price(&types, samples), now_ms) {
+        while samples > 0
+            && !self
+                .budget
+                .take(Purpose::Miss, price(&types, samples), now_ms)
+        {
             samples = samples.saturating_sub(1);
         }
         if samples == 0 {
@@ -243,6 +248,7 @@ impl Witness {
         };
         self.health.asked = self.health.asked.saturating_add(1);
         let name = sample.name.clone();
+        let parts = sample.urgent.then(|| self.parts.0.clone());
         self.questions.spawn(async move {
             let mut merge = Merge::default();
             let mut tally = Tally::default();
@@ -253,6 +259,9 @@ impl Witness {
                     .await;
                 tally.count(&finding);
                 merge.add(finding);
+                if let Some(parts) = &parts {
+                    tell_part(&name, None, &mut merge, parts).await;
+                }
             }
             Done {
                 name,
@@ -453,9 +462,12 @@ fn types_of(lookup: &Lookup) -> Vec<RecordType> {
 
 /// Questions that make up a look-up.
 fn price(types: &[RecordType], samples: usize) -> u64 {
-    let of = |record_type: &RecordType| match record_type {
-        RecordType::HTTPS => 1,
-        _ => samples,
+    let of = |record_type: &RecordType| {
+        if *record_type == RecordType::HTTPS {
+            1
+        } else {
+            samples
+        }
     };
     u64::try_from(types.iter().map(of).sum::<usize>()).unwrap_or(u64::MAX)
 }

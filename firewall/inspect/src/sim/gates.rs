@@ -407,7 +407,11 @@ fn every_name_gets_its_turn_to_be_asked_for() {
             }
             world.wait(100);
         }
-        assert_eq!(world.verdict(syn), Some(Verdict::Drop), "the SYN comes again");
+        assert_eq!(
+            world.verdict(syn),
+            Some(Verdict::Drop),
+            "the SYN comes again"
+        );
     }
     assert_eq!(looked_up.len(), 50);
     assert!(world.records.is_empty(), "and is never refused meanwhile");

@@ -114,13 +114,21 @@ impl Desk {
             self.pay(query, charge, MISSED_PRICE, now_ms)?;
             self.rotations.missed(name);
         }
-        if self.rotations.is_unsettled(name) {
-            // It is being sampled anyway.
-            self.rotations.hurry(name, until_ms, now_ms);
-            return Ok((charge, 0, State::Sampled(Answer::Resolved)));
-        }
         let fresh = |(at_ms, _): &&(u64, Answer)| now_ms.saturating_sub(*at_ms) < ONCE_MS;
         let recent = self.recent.get(&query.sought).filter(fresh).copied();
+        if self.rotations.is_unsettled(name) {
+            // It is being sampled anyway, as far as there is budget for that.
+            self.rotations.hurry(name, until_ms, now_ms);
+            let lookup = lookup(query, 1, budget_ms(now_ms, until_ms));
+            let paid = recent.is_none() && self.pay(query, charge, 1, now_ms).is_ok();
+            return Ok(if paid {
+                self.recent
+                    .insert(query.sought.clone(), (now_ms, Answer::Resolved));
+                (charge, 1, State::Asked(lookup))
+            } else {
+                (charge, 0, State::Sampled(Answer::Resolved))
+            });
+        }
         if let Some((at_ms, answer)) = recent
             && (answer != Answer::Resolved || now_ms.saturating_sub(at_ms) < SAME_MOMENT_MS)
         {
@@ -129,16 +137,8 @@ impl Desk {
         let due_ms = recent.map_or(now_ms, |(at_ms, _)| at_ms.saturating_add(ONCE_MS));
         let settled = self.store.is_known(name) == Known::Answered && !rotates;
         let samples = if settled { 1 } else { SAMPLES };
-        let hints = query.why == Why::Claim;
-        let price = u64::from(samples).saturating_add(u64::from(hints));
-        let lookup = Lookup {
-            name: name.to_string(),
-            budget_ms: budget_ms(due_ms, until_ms),
-            samples,
-            ipv4: !query.sought.ipv6,
-            ipv6: query.sought.ipv6,
-            hints,
-        };
+        let price = u64::from(samples).saturating_add(u64::from(query.why == Why::Claim));
+        let lookup = lookup(query, samples, budget_ms(due_ms, until_ms));
         if lookup.budget_ms == 0 {
             // Its turn comes too late for this packet, and in time for its retransmission.
             return Ok((charge, 0, State::Due(u64::MAX, lookup)));
@@ -304,13 +304,7 @@ impl Desk {
         }
     }
 
-    fn finish(
-        &mut self,
-        sought: &Sought,
-        answer: Answer,
-        now_ms: u64,
-        actions: &mut Vec<Action>,
-    ) {
+    fn finish(&mut self, sought: &Sought, answer: Answer, now_ms: u64, actions: &mut Vec<Action>) {
         self.tell_waiting(sought, answer, actions);
         self.waiting.remove(sought);
         if matches!(answer, Answer::Resolved | Answer::Failed) {
@@ -319,10 +313,25 @@ impl Desk {
     }
 }
 
+fn lookup(query: &Query, samples: u8, budget_ms: u32) -> Lookup {
+    let Sought { name, ipv6 } = &query.sought;
+    Lookup {
+        name: name.to_string(),
+        budget_ms,
+        samples,
+        ipv4: !ipv6,
+        ipv6: *ipv6,
+        // Whoever claims a name may have its address from there. A SYN has many names asked for.
+        hints: query.why == Why::Claim,
+    }
+}
+
 /// What the witness has for a look-up that begins at one moment and is wanted at another; nothing
 /// when that is too little to ask at all.
 fn budget_ms(begins_ms: u64, until_ms: u64) -> u32 {
-    let left_ms = until_ms.saturating_sub(begins_ms).saturating_sub(WAY_BACK_MS);
+    let left_ms = until_ms
+        .saturating_sub(begins_ms)
+        .saturating_sub(WAY_BACK_MS);
     let left_ms = u32::try_from(left_ms).unwrap_or(u32::MAX);
     if left_ms < LEAST_MS { 0 } else { left_ms }
 }

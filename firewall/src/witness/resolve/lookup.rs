@@ -113,7 +113,7 @@ pub(in crate::witness) async fn look_up(
                     merge.add(finding);
                 }
                 if resolved && question.asked.is_some() && !pending.is_empty() {
-                    tell_part(&question, &mut merge, &parts).await;
+                    tell_part(&question.name, question.asked, &mut merge, &parts).await;
                 }
                 if addresses_pending == 0 {
                     deadline = deadline.min(Instant::now() + HINT_GRACE);
@@ -157,23 +157,24 @@ fn ask_all(
     pending
 }
 
-async fn tell_part(question: &Question, merge: &mut Merge, parts: &mpsc::Sender<Part>) {
+/// Tells what has come in of a look-up that goes on; nothing when that is nothing.
+pub(in crate::witness) async fn tell_part(
+    name: &str,
+    asked: Option<Asked>,
+    merge: &mut Merge,
+    parts: &mpsc::Sender<Part>,
+) {
     let finding = merge.take();
     if finding.addresses.is_empty() {
         return;
     }
-    let name = question.name.clone();
+    let part = Part {
+        name: name.to_owned(),
+        asked,
+        finding,
+    };
     // The witness ends when nobody receives.
-    let asked = question.asked;
-    drop(
-        parts
-            .send(Part {
-                name,
-                asked,
-                finding,
-            })
-            .await,
-    );
+    drop(parts.send(part).await);
 }
 
 /// How much longer than the addresses an HTTPS record may take.
