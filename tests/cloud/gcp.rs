@@ -2,6 +2,7 @@
 
 mod address;
 mod bad_input;
+mod changes;
 mod documents;
 mod equal;
 mod forwarded;

@@ -1,6 +1,6 @@
 //! Who is in which group: what a list of rules means for a list of machines. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use ipnet::IpNet;
 use policy::annotation::Standing;
@@ -15,9 +15,9 @@ use crate::config::ListedSubnet;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parts<'a> {
     /// Annotated rules.
-    pub(super) rules: &'a [FirewallRule],
+    pub(super) rules: &'a [&'a FirewallRule],
     /// Interfaces of machines.
-    pub(super) nics: &'a [Nic],
+    pub(super) nics: &'a [&'a Nic],
     /// Subnets.
     pub(super) subnets: &'a [Subnet],
     /// Subnets whose addresses are clients without a machine.
@@ -30,30 +30,70 @@ pub(super) struct Parts<'a> {
     pub(super) is_qualified: bool,
 }
 
+/// The groups that are for somebody, by whom: thousands of machines ask.
+#[derive(Debug, Default)]
+struct Index<'a> {
+    all: HashMap<&'a str, Vec<&'a str>>,
+    tags: HashMap<(&'a str, &'a str), Vec<&'a str>>,
+    accounts: HashMap<(&'a str, &'a str), Vec<&'a str>>,
+}
+
+impl<'a> Index<'a> {
+    fn new(rules: &'a [(&'a FirewallRule, String)]) -> Self {
+        let mut index = Self::default();
+        for (rule, gid) in rules {
+            if rule.standing != Standing::Active {
+                continue;
+            }
+            let network = rule.network.as_str();
+            if rule.tags.is_empty() && rule.accounts.is_empty() {
+                index.all.entry(network).or_default().push(gid);
+            }
+            for tag in &rule.tags {
+                index.tags.entry((network, tag)).or_default().push(gid);
+            }
+            for account in &rule.accounts {
+                let key = (network, account.as_str());
+                index.accounts.entry(key).or_default().push(gid);
+            }
+        }
+        index
+    }
+
+    /// The groups of a machine with these tags and accounts in this network, sorted.
+    fn groups(&self, network: &str, tags: &[String], accounts: &[String]) -> Vec<String> {
+        let all = self.all.get(network).into_iter().flatten();
+        let by_tag = tags
+            .iter()
+            .filter_map(|tag| self.tags.get(&(network, tag.as_str())))
+            .flatten();
+        let by_account = accounts
+            .iter()
+            .filter_map(|account| self.accounts.get(&(network, account.as_str())))
+            .flatten();
+        let mut groups: Vec<&str> = all.chain(by_tag).chain(by_account).copied().collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups.into_iter().map(ToOwned::to_owned).collect()
+    }
+}
+
 /// One reading of it all.
-pub(super) fn reading(parts: Parts<'_>) -> Reading {
+pub(super) fn reading(parts: &Parts<'_>) -> Reading {
     let rules: Vec<(&FirewallRule, String)> = parts
         .rules
         .iter()
         .filter(|rule| parts.serves(&rule.network))
-        .map(|rule| (rule, gid(rule, parts.is_qualified)))
+        .map(|rule| (*rule, gid(rule, parts.is_qualified)))
         .collect();
-    let groups_of = |network: &str, tags: &[String], accounts: &[String]| {
-        let mut groups: Vec<String> = rules
-            .iter()
-            .filter(|(rule, _)| rule.covers(network, tags, accounts))
-            .map(|(_, gid)| gid.clone())
-            .collect();
-        groups.sort_unstable();
-        groups
-    };
+    let index = Index::new(&rules);
     let machines = parts.nics.iter().filter(|nic| parts.serves(&nic.network));
     let mut interfaces: Vec<Interface> = machines
         .map(|nic| Interface {
             id: nic.id(),
             instance: nic.instance.clone(),
             nets: nic.nets.clone(),
-            groups: groups_of(&nic.network, &nic.tags, &nic.accounts),
+            groups: index.groups(&nic.network, &nic.tags, &nic.accounts),
         })
         .collect();
     let served = parts
@@ -72,7 +112,7 @@ pub(super) fn reading(parts: Parts<'_>) -> Reading {
             id: format!("{}/{}", subnet.region, subnet.name),
             instance: subnet.name.clone(),
             nets: subnet.nets.clone(),
-            groups: groups_of(&subnet.network, &listed.tags, &listed.service_accounts),
+            groups: index.groups(&subnet.network, &listed.tags, &listed.service_accounts),
         });
     }
     interfaces.sort_unstable();
@@ -192,9 +232,9 @@ mod tests {
             network: "p/n".into(),
             nets: vec!["10.8.0.0/28".parse().unwrap()],
         }];
-        reading(Parts {
-            rules,
-            nics,
+        reading(&Parts {
+            rules: &rules.iter().collect::<Vec<_>>(),
+            nics: &nics.iter().collect::<Vec<_>>(),
             subnets: &subnets,
             listed,
             networks: &["p/n".to_owned()].into(),

@@ -50,21 +50,6 @@ pub(super) struct Allowed {
     pub(super) ports: (i32, i32),
 }
 
-impl FirewallRule {
-    /// Whether a machine with these tags and accounts in this network is in its group.
-    pub(super) fn covers(&self, network: &str, tags: &[String], accounts: &[String]) -> bool {
-        let is_for_all = self.tags.is_empty() && self.accounts.is_empty();
-        self.standing == Standing::Active
-            && self.network == network
-            && (is_for_all
-                || self.tags.iter().any(|tag| tags.contains(tag))
-                || self
-                    .accounts
-                    .iter()
-                    .any(|account| accounts.contains(account)))
-    }
-}
-
 /// Every annotated rule of a project, and how many pages that took.
 pub(super) async fn list(
     client: &Firewalls,

@@ -46,6 +46,13 @@ pub(super) struct Scope {
     pub(super) zone: String,
 }
 
+impl Scope {
+    /// The region the zone is in.
+    pub(super) fn region(&self) -> &str {
+        self.zone.rsplit_once('-').map_or("", |(region, _)| region)
+    }
+}
+
 impl Nic {
     /// What tells it from every other.
     pub(super) fn id(&self) -> String {
@@ -142,6 +149,52 @@ async fn read(
             inventory.pages = page;
             inventory.nics = consistent(inventory.nics)?;
             return Ok(inventory);
+        }
+    }
+    Err(incomplete(CALL, PAGES_MAX, "end"))
+}
+
+/// The interfaces of some machines of a zone, or of all of them; and how many pages that took.
+pub(super) async fn of_zone(
+    client: &Instances,
+    scope: &Scope,
+    machines: Option<&BTreeSet<String>>,
+) -> Result<(Vec<Nic>, u32), CloudError> {
+    const CALL: &str = "instances.list";
+    let clauses = machines.map(|names| {
+        let clauses: Vec<String> = names
+            .iter()
+            .map(|name| format!("(name = \"{name}\")"))
+            .collect();
+        clauses.join(" OR ")
+    });
+    let mut found = Vec::new();
+    let mut token: Option<String> = None;
+    for page in 1..=PAGES_MAX {
+        let request = client
+            .list()
+            .set_project(&scope.project)
+            .set_zone(&scope.zone)
+            .set_max_results(PAGE)
+            .set_or_clear_filter(clauses.clone())
+            .set_or_clear_page_token(token);
+        let answer = call(CALL, page, request.send()).await?;
+        if answer.kind.as_deref() != Some("compute#instanceList") {
+            return Err(incomplete(CALL, page, "instanceList"));
+        }
+        if let Some(warning) = &answer.warning {
+            let code = warning.code.as_ref().and_then(|code| code.name());
+            if code != Some(NOTHING_HERE) {
+                let detail = warning.message.as_deref().or(code).unwrap_or("a warning");
+                return Err(incomplete(CALL, page, &format!("whole answer: {detail}")));
+            }
+        }
+        for raw in &answer.items {
+            found.extend(nics(scope, raw).map_err(|what| incomplete(CALL, page, what))?);
+        }
+        token = answer.next_page_token.filter(|token| !token.is_empty());
+        if token.is_none() {
+            return Ok((consistent(found)?, page));
         }
     }
     Err(incomplete(CALL, PAGES_MAX, "end"))

@@ -2,13 +2,14 @@
 
 use std::rc::Rc;
 
-use google_cloud_compute_v1::client::Instances;
+use google_cloud_compute_v1::client::{Instances, Routes};
 
 use super::error::call;
 use super::logging::CloudLogging;
 use super::metadata::{Metadata, Own};
+use super::routes::{self, Here};
 use super::secrets::Secrets;
-use super::{ExternalAddress, Gcp, projects, subnets};
+use super::{ExternalAddress, Gcp, changes, projects, subnets, unusable};
 use crate::cloud::{CloudError, CloudErrorKind, Store as _};
 use crate::config::Config;
 use crate::preflight::Finding;
@@ -32,10 +33,11 @@ pub(crate) async fn checks(config: &Rc<Config>, cloud: &Gcp) -> Vec<Finding> {
             findings.extend(clock(&metadata).await);
             findings.push(address(config, &metadata).await);
             findings.push(cloud.forwards(&metadata, &own).await);
+            findings.extend(cloud.routes(&metadata, &own).await);
         }
         None => findings.push(Finding::bad(
             "metadata",
-            "no instance metadata: clock, external address and forwarding are not looked at",
+            "no instance metadata: clock, external address, forwarding and routes are not looked at",
             "run this on the appliance, as user postern-sync",
         )),
     }
@@ -72,43 +74,78 @@ fn permission(call: &str, project: &str, answer: Result<(), CloudError>) -> Find
 impl Gcp {
     /// Each list that makes a policy, in each project it is asked of.
     async fn permissions(&self) -> Vec<Finding> {
-        let reader = self.reader.lock().await;
+        let hosts = self.known.borrow().network_projects();
         let mut findings = Vec::new();
-        for host in reader.network_projects() {
-            let rules = super::firewalls::list(&reader.firewalls, &host).await;
+        for host in hosts {
+            let rules = super::firewalls::list(&self.firewalls, &host).await;
             findings.push(permission("firewalls.list", &host, rules.map(drop)));
-            let found = subnets::list(&reader.subnetworks, &host).await;
+            let found = subnets::list(&self.subnetworks, &host).await;
             findings.push(permission(
                 "subnetworks.aggregatedList",
                 &host,
                 found.map(drop),
             ));
             let mut machines = vec![host.clone()];
-            match &reader.config.gcp.service_projects {
+            match &self.config.gcp.service_projects {
                 Some(listed) => machines.extend(listed.iter().cloned()),
                 None => {
-                    let attached = projects::attached(&reader.projects, &host).await;
+                    let attached = projects::attached(&self.projects, &host).await;
                     machines.extend(attached.iter().flatten().cloned());
                     let attached = attached.map(drop);
                     findings.push(permission("projects.getXpnResources", &host, attached));
                 }
             }
             for project in machines {
-                let found = super::instances::list(&reader.instances, &project).await;
+                let found = super::instances::list(&self.instances, &project).await;
+                let some_zone = found.as_ref().ok().and_then(|found| found.nics.first());
+                let some_zone = some_zone.map(|nic| nic.scope.clone());
                 findings.push(permission(
                     "instances.aggregatedList",
                     &project,
                     found.map(drop),
                 ));
+                if let Some(scope) = some_zone {
+                    let journal = changes::Journal::default();
+                    let newest = changes::newest(&self.operations, &scope, &journal).await;
+                    let newest = newest.map(drop);
+                    findings.push(permission("zoneOperations.list", &project, newest));
+                }
             }
+        }
+        findings
+    }
+
+    /// Whether each served network sends its machines' traffic here.
+    async fn routes(&self, metadata: &Metadata, own: &Own) -> Vec<Finding> {
+        let mut addresses = metadata.forwarded().await.unwrap_or_default();
+        addresses.extend(metadata.get("instance/network-interfaces/0/ip").await);
+        let here = Here {
+            instance: format!("zones/{}/instances/{}", own.zone, own.name),
+            addresses,
+        };
+        let mut builder = Routes::builder();
+        if let Some(url) = &self.config.gcp.endpoint_url {
+            builder = builder.with_endpoint(url);
+        }
+        let client = match builder.build().await.map_err(unusable) {
+            Ok(client) => client,
+            Err(error) => return vec![permission("routes.list", &own.project, Err(error))],
+        };
+        let networks = self.known.borrow().networks().clone();
+        let mut findings = Vec::new();
+        for network in networks {
+            let (project, _) = network.split_once('/').unwrap_or((&network, ""));
+            findings.push(match routes::list(&client, project).await {
+                Ok(listed) => routes::finding(&listed, &network, &here),
+                Err(error) => permission("routes.list", project, Err(error)),
+            });
         }
         findings
     }
 
     /// Whether Google lets the instance forward what is neither from nor to itself.
     async fn forwards(&self, metadata: &Metadata, own: &Own) -> Finding {
-        let instances = self.reader.lock().await.instances.clone();
-        match can_forward(&instances, metadata, own).await {
+        match can_forward(&self.instances, metadata, own).await {
             Ok(Some(true)) => Finding::good("forwarding", "canIpForward is set"),
             Ok(Some(false)) => Finding::bad(
                 "forwarding",

@@ -12,6 +12,7 @@ locals {
 
   own_permissions = distinct(concat(
     local.permissions.policy.permissions,
+    local.permissions.preflight.permissions,
     local.permissions.logs.permissions,
     var.static_addresses > 0 ? local.permissions.address.permissions : [],
   ))

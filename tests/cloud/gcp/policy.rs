@@ -347,7 +347,11 @@ fn what_is_read_takes_no_permission_that_is_not_in_the_file() {
     granted.extend(permissions("address"));
     stage.google.grant(Policy::Granted(granted.clone()));
     stage.allow("web", "postern:tls:a.example.com");
-    let (daemon, _sidecar) = stage.run("");
+    let daemon = e2e::cloud::DaemonDouble::start(stage.folder.path()).unwrap();
+    // Rules more often than machines, so that operations tell of those in between.
+    let pace = "interval_s = 0.3\nappliances = 3\ncalls_per_second = 6.0";
+    let mut sidecar = stage.paced(pace, "");
+    sidecar.start().unwrap();
     daemon
         .wait_policy(LIMIT, |found| names(found) == ["a.example.com"])
         .unwrap();
@@ -355,6 +359,8 @@ fn what_is_read_takes_no_permission_that_is_not_in_the_file() {
         .unknown_client("10.77.1.99".parse().unwrap())
         .unwrap();
     assert!(wait::holds(LIMIT, || !daemon.nobody().is_empty()));
+    let listed = || stage.google.calls("zoneOperations.list") > 0;
+    assert!(wait::holds(LIMIT, listed));
     let used = stage.google.used();
     // Every permission of the policy's section is needed, and none beside the file.
     let policy = permissions("policy");

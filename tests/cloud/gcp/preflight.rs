@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use e2e::cloud::{Machine, Policy, binary};
+use e2e::cloud::{Google, Machine, Policy, Route, binary};
 use serde_json::{Value, json};
 
 use super::policy::permissions;
@@ -38,6 +38,21 @@ fn appliance(stage: &Stage) {
     );
 }
 
+/// The network's own default route, and one to an address before it.
+fn routes(google: &Google, priority: u32, hop: &str) {
+    let gateway = "projects/net-1/global/gateways/default-internet-gateway";
+    let own = Route::new("default", "nextHopGateway", gateway);
+    google.route(own.with("priority", json!(1_000)));
+    let here = Route::new("to-the-firewall", "nextHopIp", hop);
+    google.route(here.with("priority", json!(priority)));
+}
+
+/// The permissions of every section that `preflight` goes through.
+fn granted() -> std::collections::BTreeSet<String> {
+    let sections = ["policy", "preflight", "logs", "secrets"];
+    sections.into_iter().flat_map(permissions).collect()
+}
+
 #[test]
 fn all_is_well_with_the_permissions_of_the_file() {
     let stage = Stage::new();
@@ -46,16 +61,20 @@ fn all_is_well_with_the_permissions_of_the_file() {
     machine.fields["canIpForward"] = json!(true);
     stage.google.machine(machine);
     stage.allow("web", "postern:tls:a.example.com");
-    let mut granted = permissions("policy");
-    granted.extend(permissions("logs"));
-    granted.extend(permissions("secrets"));
-    stage.google.grant(Policy::Granted(granted));
+    routes(&stage.google, 200, "10.77.1.2");
+    stage.google.grant(Policy::Granted(granted()));
     let output = preflight(&stage);
     let found = findings(&output);
     assert_eq!(output.status.code(), Some(0), "{found:#?}");
     assert!(
         found.iter().all(|finding| finding["outcome"] == "good"),
         "{found:#?}"
+    );
+    let used = stage.google.used();
+    let needed = permissions("preflight");
+    assert!(
+        needed.iter().all(|needed| used.contains(needed.as_str())),
+        "{used:?}"
     );
     // Nothing was written to find out.
     assert!(stage.google.entries("postern-config").is_empty());
@@ -67,8 +86,9 @@ fn each_lack_is_one_line_with_one_fix() {
     appliance(&stage);
     stage.google.machine(Machine::new("fw-1", "10.77.1.2"));
     stage.allow("web", "postern:tls:a..b");
-    let mut granted = permissions("policy");
-    granted.extend(permissions("secrets"));
+    let lacking = ["logging.logEntries.create", "compute.zoneOperations.list"];
+    let mut granted = granted();
+    granted.retain(|permission| !lacking.contains(&permission.as_str()));
     stage.google.grant(Policy::Granted(granted));
     let output = preflight(&stage);
     assert_eq!(output.status.code(), Some(1));
@@ -83,11 +103,44 @@ fn each_lack_is_one_line_with_one_fix() {
         .collect();
     assert_eq!(
         checks,
-        ["entries.write in the own project", "forwarding", "policy"],
+        [
+            "zoneOperations.list in net-1",
+            "entries.write in the own project",
+            "forwarding",
+            "routes of net-1/main",
+            "policy"
+        ],
         "{found:#?}"
     );
     assert!(
         bad.iter()
             .all(|finding| finding["fix"].as_str().is_some_and(|fix| !fix.is_empty()))
     );
+}
+
+#[test]
+fn a_route_that_goes_past_the_appliance_is_found() {
+    let found = |priority: u32, hop: &str| {
+        let stage = Stage::new();
+        appliance(&stage);
+        routes(&stage.google, priority, hop);
+        let found = findings(&preflight(&stage));
+        let route = found
+            .into_iter()
+            .find(|finding| finding["check"] == "routes of net-1/main");
+        let route = route.unwrap();
+        let word = |name: &str| route[name].as_str().unwrap_or_default().to_owned();
+        (word("outcome"), word("detail"), word("fix"))
+    };
+    let (outcome, detail, _) = found(200, "10.77.1.2");
+    assert_eq!(outcome, "good", "{detail}");
+    // The network's own default route has 1000.
+    let (outcome, detail, fix) = found(1_000, "10.77.1.2");
+    assert_eq!(outcome, "bad", "{detail}");
+    assert!(
+        fix.contains("to-the-firewall") && fix.contains("default"),
+        "{fix}"
+    );
+    let (outcome, detail, _) = found(200, "10.77.1.3");
+    assert_eq!(outcome, "bad", "{detail}");
 }

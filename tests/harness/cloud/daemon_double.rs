@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use ipc::control::{Adopted, Event, Message, Reply, Request, Segment, SourceState, Welcome};
+use ipc::control::{
+    Adopted, Event, Message, PollState, Reply, Request, Segment, SourceState, Welcome,
+};
 use ipc::framing::PUBLISH_BYTES_MAX;
 use ipc::snapshot::{self, SnapshotV1};
 use ipc::socket::{Connection, bind};
@@ -31,6 +33,7 @@ struct Heard {
     generation: u64,
     shipped: Vec<Segment>,
     sources: Vec<SourceState>,
+    polls: Vec<PollState>,
     nobody: Vec<IpAddr>,
     peers: Vec<UnixStream>,
     on_shipped: Option<OnShipped>,
@@ -143,6 +146,11 @@ impl DaemonDouble {
         self.heard().nobody.clone()
     }
 
+    /// How often the sidecar said it reads, each time it said so.
+    pub fn polls(&self) -> Vec<PollState> {
+        self.heard().polls.clone()
+    }
+
     /// Segments reported as shipped.
     pub fn shipped(&self) -> Vec<Segment> {
         self.heard().shipped.clone()
@@ -229,7 +237,10 @@ impl Heard {
                 self.sources.push(state);
                 Reply::Noted
             }
-            Request::Poll(_) => Reply::Noted,
+            Request::Poll(state) => {
+                self.polls.push(state);
+                Reply::Noted
+            }
             Request::NotAClient { address } => {
                 self.nobody.push(address);
                 Reply::Noted

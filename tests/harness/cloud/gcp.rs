@@ -4,6 +4,7 @@
 //! No emulator of Google's exists for any of them. What is unknown or malformed is refused as the service refuses it.
 
 mod answer;
+mod call;
 mod compute;
 mod fault;
 mod logging;
@@ -14,5 +15,5 @@ mod secrets;
 mod server;
 
 pub use fault::{GoogleBreak, GoogleFault};
-pub use model::{Firewall, Machine, Policy};
+pub use model::{Firewall, Machine, Policy, Route};
 pub use server::Google;

@@ -37,7 +37,7 @@ run "health_checkers_reach_the_appliances_and_strangers_do_not" {
 
 run "the_account_may_what_the_permissions_file_lists_and_no_more" {
   assert {
-    condition     = length(setsubtract(google_project_iam_custom_role.appliance[0].permissions, toset(concat(local.permissions.policy.permissions, local.permissions.logs.permissions)))) == 0 && contains(google_project_iam_custom_role.appliance[0].permissions, "compute.firewalls.list")
+    condition     = length(setsubtract(google_project_iam_custom_role.appliance[0].permissions, toset(concat(local.permissions.policy.permissions, local.permissions.preflight.permissions, local.permissions.logs.permissions)))) == 0 && contains(google_project_iam_custom_role.appliance[0].permissions, "compute.firewalls.list")
     error_message = jsonencode(google_project_iam_custom_role.appliance[0].permissions)
   }
   assert {

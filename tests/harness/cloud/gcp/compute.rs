@@ -34,7 +34,10 @@ pub(super) fn method(verb: &str, rest: &[&str]) -> Option<&'static str> {
         ("GET", ["getXpnResources"]) => "projects.getXpnResources",
         ("GET", ["regions", _, "addresses"]) => "addresses.list",
         ("POST", ["zones", _, "instances", _, "addAccessConfig"]) => "instances.addAccessConfig",
+        ("GET", ["zones", _, "instances"]) => "instances.list",
+        ("GET", ["zones", _, "operations"]) => "zoneOperations.list",
         ("GET", ["zones", _, "operations", _]) => "zoneOperations.get",
+        ("GET", ["global", "routes"]) => "routes.list",
         _ => return None,
     })
 }
@@ -43,7 +46,8 @@ pub(super) fn method(verb: &str, rest: &[&str]) -> Option<&'static str> {
 pub(super) fn permissions(method: &str) -> &'static [&'static str] {
     match method {
         "firewalls.list" => &["compute.firewalls.list"],
-        "instances.aggregatedList" => &["compute.instances.list"],
+        "instances.aggregatedList" | "instances.list" => &["compute.instances.list"],
+        "routes.list" => &["compute.routes.list"],
         "subnetworks.aggregatedList" => &["compute.subnetworks.list"],
         "projects.getXpnHost" | "projects.getXpnResources" => &["compute.projects.get"],
         "addresses.list" => &["compute.addresses.list"],
@@ -53,6 +57,7 @@ pub(super) fn permissions(method: &str) -> &'static [&'static str] {
             "compute.subnetworks.useExternalIp",
         ],
         "zoneOperations.get" => &["compute.zoneOperations.get"],
+        "zoneOperations.list" => &["compute.zoneOperations.list"],
         _ => &[],
     }
 }
@@ -135,35 +140,31 @@ pub(super) fn answer(
         Ok(most) => most.min(page_items).max(1),
         Err(refusal) => return refusal,
     };
-    let of = |lists: &BTreeMap<String, BTreeMap<String, Vec<Value>>>| {
-        lists.get(&call.project).cloned().unwrap_or_default()
-    };
+    world.settle();
     let answer = match call.method {
         "firewalls.list" => {
-            let items = world
-                .firewalls
-                .get(&call.project)
-                .cloned()
-                .unwrap_or_default();
+            let items = world.firewalls.get(&call.project);
             flat(call, "compute#firewallList", items, most)
         }
-        "addresses.list" => {
-            let region = call.place.first().cloned().unwrap_or_default();
-            let mut regions = of(&world.addresses);
-            flat(
-                call,
-                "compute#addressList",
-                regions.remove(&region).unwrap_or_default(),
-                most,
-            )
+        "routes.list" => {
+            let items = world.routes.get(&call.project);
+            flat(call, "compute#routeList", items, most)
         }
+        "addresses.list" => {
+            let items = here(&world.addresses, call);
+            flat(call, "compute#addressList", items, most)
+        }
+        "instances.list" => by_name(call, here(&world.machines, call), most),
+        "zoneOperations.list" => newest_first(call, here(&world.operations, call), most),
         "instances.aggregatedList" => {
             let (kind, field) = ("compute#instanceAggregatedList", "instances");
-            aggregated(call, (kind, field, "zones"), of(&world.machines), most)
+            let lists = world.machines.get(&call.project);
+            aggregated(call, (kind, field, "zones"), lists, most)
         }
         "subnetworks.aggregatedList" => {
             let (kind, field) = ("compute#subnetworkAggregatedList", "subnetworks");
-            aggregated(call, (kind, field, "regions"), of(&world.subnets), most)
+            let lists = world.subnets.get(&call.project);
+            aggregated(call, (kind, field, "regions"), lists, most)
         }
         "projects.getXpnResources" => resources(world, call, most),
         "projects.getXpnHost" => return host(world, call),
@@ -202,24 +203,92 @@ fn name_of(item: &Value) -> String {
     item["name"].as_str().unwrap_or_default().to_owned()
 }
 
-fn flat(call: &Call, kind: &str, items: Vec<Value>, most: usize) -> Result<Value, Message> {
-    if call
-        .query
-        .get("filter")
-        .is_some_and(|filter| !filter.is_empty())
-    {
-        return Err(invalid("Invalid value for field 'filter'"));
+/// What a project has in the place of a call.
+fn here<'w>(
+    lists: &'w BTreeMap<String, BTreeMap<String, Vec<Value>>>,
+    call: &Call,
+) -> Option<&'w Vec<Value>> {
+    lists.get(&call.project)?.get(call.place.first()?)
+}
+
+/// Refuses parameters that this list is never sent.
+fn without(call: &Call, parameter: &str) -> Result<(), Message> {
+    match call.query.get(parameter) {
+        Some(value) if !value.is_empty() => {
+            let message = format!("Invalid value for field '{parameter}'");
+            Err(invalid(&message))
+        }
+        _ => Ok(()),
     }
-    let keyed = items
+}
+
+fn flat(
+    call: &Call,
+    kind: &str,
+    items: Option<&Vec<Value>>,
+    most: usize,
+) -> Result<Value, Message> {
+    without(call, "filter")?;
+    without(call, "orderBy")?;
+    let items = items.into_iter().flatten();
+    listed(
+        call,
+        kind,
+        items.map(|item| (name_of(item), item)).collect(),
+        most,
+    )
+}
+
+/// Machines of a zone, all or those that a filter names.
+fn by_name(call: &Call, items: Option<&Vec<Value>>, most: usize) -> Result<Value, Message> {
+    without(call, "orderBy")?;
+    let wanted = clauses(call, "name")?;
+    let items = items
         .into_iter()
-        .map(|item| (name_of(&item), item))
-        .collect();
+        .flatten()
+        .map(|item| (name_of(item), item));
+    let is_wanted = |name: &String| wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
+    let keyed = items.filter(|(name, _)| is_wanted(name)).collect();
+    listed(call, "compute#instanceList", keyed, most)
+}
+
+/// Operations of a zone. The service takes one order and, with it, no filter
+/// (<https://cloud.google.com/compute/docs/reference/rest/v1/zoneOperations/list>, `orderBy`).
+fn newest_first(call: &Call, items: Option<&Vec<Value>>, most: usize) -> Result<Value, Message> {
+    without(call, "filter")?;
+    if call.query.get("orderBy").map(String::as_str) != Some("creationTimestamp desc") {
+        return Err(invalid("Invalid value for field 'orderBy'"));
+    }
+    let items = items.into_iter().flatten();
+    let age = |item: &Value| {
+        let id: u64 = item["id"]
+            .as_str()
+            .unwrap_or_default()
+            .parse()
+            .unwrap_or_default();
+        format!("{:020}", u64::MAX - id)
+    };
+    listed(
+        call,
+        "compute#operationList",
+        items.map(|item| (age(item), item)).collect(),
+        most,
+    )
+}
+
+/// One page of a list of one place.
+fn listed(
+    call: &Call,
+    kind: &str,
+    keyed: Vec<(String, &Value)>,
+    most: usize,
+) -> Result<Value, Message> {
     let (found, next) = page_of(call, keyed, most)?;
     let mut body =
         json!({"kind": kind, "id": format!("projects/{}", call.project), "selfLink": ROOT});
     // A list without anything in it has no `items`.
     if !found.is_empty() {
-        body["items"] = found.into_iter().map(|(_, item)| item).collect();
+        body["items"] = found.into_iter().map(|(_, item)| item.clone()).collect();
     }
     if let Some(next) = next {
         body["nextPageToken"] = next.into();
@@ -231,29 +300,29 @@ fn flat(call: &Call, kind: &str, items: Vec<Value>, most: usize) -> Result<Value
 fn aggregated(
     call: &Call,
     (kind, field, places): (&str, &str, &str),
-    lists: BTreeMap<String, Vec<Value>>,
+    lists: Option<&BTreeMap<String, Vec<Value>>>,
     most: usize,
 ) -> Result<Value, Message> {
-    let wanted = filter(call)?;
-    let mut names: Vec<String> = lists.keys().cloned().collect();
+    let wanted = clauses(call, "networkInterfaces.networkIP")?;
+    let lists = || lists.into_iter().flatten();
+    let mut names: Vec<String> = lists().map(|(place, _)| place.clone()).collect();
     names.push("nowhere1-a".to_owned());
-    let keyed = lists
-        .into_iter()
-        .flat_map(|(place, items)| items.into_iter().map(move |item| (place.clone(), item)))
+    let keyed = lists()
+        .flat_map(|(place, items)| items.iter().map(move |item| (place, item)))
         .filter(|(_, item)| {
             wanted
                 .as_ref()
                 .is_none_or(|wanted| has_address(item, wanted))
         })
-        .map(|(place, item)| (format!("{place}/{}", name_of(&item)), (place, item)))
+        .map(|(place, item)| (format!("{place}/{}", name_of(item)), (place, item)))
         .collect();
     let (found, next) = page_of(call, keyed, most)?;
     let mut body = json!({"kind": kind, "id": format!("projects/{}/aggregated/{field}", call.project), "selfLink": ROOT});
     for place in names {
         let here: Vec<Value> = found
             .iter()
-            .filter(|(_, (other, _))| *other == place)
-            .map(|(_, (_, item))| item.clone())
+            .filter(|(_, (other, _))| **other == place)
+            .map(|(_, (_, item))| (*item).clone())
             .collect();
         body["items"][format!("{places}/{place}")] = if here.is_empty() {
             json!({"warning": {
@@ -271,16 +340,17 @@ fn aggregated(
     Ok(body)
 }
 
-/// The addresses of a filter. Of AIP-160, as much as the product uses; anything else is refused, as a slip in it would be.
-fn filter(call: &Call) -> Result<Option<Vec<String>>, Message> {
+/// The values a filter asks for. Of AIP-160, as much as the product uses; anything else is refused, as a slip in it
+/// would be.
+fn clauses(call: &Call, field: &str) -> Result<Option<Vec<String>>, Message> {
     let Some(filter) = call.query.get("filter").filter(|filter| !filter.is_empty()) else {
         return Ok(None);
     };
-    let address = |clause: &str| {
-        let inner = clause.strip_prefix("(networkInterfaces.networkIP = \"")?;
+    let value = |clause: &str| {
+        let inner = clause.strip_prefix(&format!("({field} = \""))?;
         Some(inner.strip_suffix("\")")?.to_owned())
     };
-    let found: Option<Vec<String>> = filter.split(" OR ").map(address).collect();
+    let found: Option<Vec<String>> = filter.split(" OR ").map(value).collect();
     found
         .map(Some)
         .ok_or_else(|| invalid("Invalid value for field 'filter'"))

@@ -1,6 +1,7 @@
 //! What exists in the double's cloud, and how tests change it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -90,6 +91,30 @@ impl Machine {
     }
 }
 
+/// A route to be made: for everything, before a network's own.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The resource, field by field.
+    pub fields: Value,
+}
+
+impl Route {
+    /// By way of this field's next hop: `nextHopInstance`, `nextHopIp`, `nextHopIlb`, `nextHopGateway`.
+    pub fn new(name: &str, hop: &str, to: &str) -> Self {
+        let fields = json!({
+            "kind": "compute#route", "name": name, "destRange": "0.0.0.0/0", "priority": 200, hop: to,
+        });
+        Self { fields }
+    }
+
+    /// With another value of one field.
+    #[must_use]
+    pub fn with(mut self, field: &str, value: Value) -> Self {
+        self.fields[field] = value;
+        self
+    }
+}
+
 /// What the caller may do.
 #[derive(Debug, Clone, Default)]
 pub enum Policy {
@@ -113,6 +138,12 @@ pub(super) struct World {
     pub(super) addresses: BTreeMap<String, BTreeMap<String, Vec<Value>>>,
     /// Service projects by host project.
     pub(super) attached: BTreeMap<String, Vec<String>>,
+    /// Routes by project.
+    pub(super) routes: BTreeMap<String, Vec<Value>>,
+    /// Operations by project and zone, the newest last.
+    pub(super) operations: BTreeMap<String, BTreeMap<String, Vec<Value>>>,
+    /// What changes machines, and when it ends.
+    pub(super) under_way: Vec<(Instant, Effect)>,
     /// Payload of the newest version by `projects/P/secrets/S`.
     pub(super) secrets: HashMap<String, String>,
     /// Entries that were written, by log, once each.
@@ -128,6 +159,24 @@ pub(super) struct World {
     /// Numbers given out.
     pub(super) numbers: u64,
 }
+
+/// What an operation does when it ends.
+#[derive(Debug, Clone)]
+pub(super) struct Effect {
+    /// The project.
+    pub(super) project: String,
+    /// The zone.
+    pub(super) zone: String,
+    /// The machine.
+    pub(super) machine: String,
+    /// The operation's number.
+    pub(super) operation: String,
+    /// The field of the machine that changes, and its new value; none when the machine goes.
+    pub(super) change: Option<(String, Value)>,
+}
+
+/// How long an operation takes. A change is seen no sooner.
+const OPERATION_TIME: Duration = Duration::from_millis(300);
 
 /// Where everything of the API is.
 pub(super) const ROOT: &str = "https://www.googleapis.com/compute/v1";
@@ -172,8 +221,100 @@ impl World {
             nic["network"] = format!("{ROOT}/projects/{network}").into();
             nic["kind"] = "compute#networkInterface".into();
         }
+        let name = fields["name"].as_str().unwrap_or_default().to_owned();
         let zones = self.machines.entry(project.to_owned()).or_default();
         zones.entry(zone.to_owned()).or_default().push(fields);
+        self.operate((project, zone), "insert", &name, true);
+    }
+
+    /// An operation on a machine; its number.
+    pub(super) fn operate(
+        &mut self,
+        (project, zone): (&str, &str),
+        kind: &str,
+        machine: &str,
+        is_done: bool,
+    ) -> String {
+        let id = self.number();
+        let zone_link = format!("{ROOT}/projects/{project}/zones/{zone}");
+        let operation = json!({
+            "kind": "compute#operation", "id": id, "name": format!("operation-{id}"), "zone": zone_link,
+            "operationType": kind, "targetLink": format!("{zone_link}/instances/{machine}"),
+            "status": if is_done { "DONE" } else { "RUNNING" }, "progress": if is_done { 100 } else { 0 },
+            "user": "admin@example.com", "insertTime": "2026-11-22T10:00:00.000-07:00",
+        });
+        let zones = self.operations.entry(project.to_owned()).or_default();
+        zones.entry(zone.to_owned()).or_default().push(operation);
+        id
+    }
+
+    /// Begins to change a field of every machine of this name, or to delete them.
+    pub(super) fn begin(&mut self, kind: &str, machine: &str, change: Option<&(String, Value)>) {
+        let mut places = Vec::new();
+        for (project, zones) in &self.machines {
+            for (zone, machines) in zones {
+                if machines.iter().any(|found| found["name"] == machine) {
+                    places.push((project.clone(), zone.clone()));
+                }
+            }
+        }
+        for (project, zone) in places {
+            let operation = self.operate((&project, &zone), kind, machine, false);
+            let effect = Effect {
+                project,
+                zone,
+                machine: machine.to_owned(),
+                operation,
+                change: change.cloned(),
+            };
+            self.under_way
+                .push((Instant::now() + OPERATION_TIME, effect));
+        }
+    }
+
+    /// Ends the operations whose time has come.
+    pub(super) fn settle(&mut self) {
+        let now = Instant::now();
+        let (over, left) = std::mem::take(&mut self.under_way)
+            .into_iter()
+            .partition(|(end, _)| *end <= now);
+        self.under_way = left;
+        let over: Vec<(Instant, Effect)> = over;
+        for (_, effect) in over {
+            let place = |zones: Option<&mut BTreeMap<String, Vec<Value>>>| {
+                zones.and_then(|zones| zones.get_mut(&effect.zone).map(std::mem::take))
+            };
+            let mut machines = place(self.machines.get_mut(&effect.project)).unwrap_or_default();
+            match &effect.change {
+                Some((field, value)) => {
+                    for machine in machines
+                        .iter_mut()
+                        .filter(|found| found["name"] == *effect.machine)
+                    {
+                        machine[field] = value.clone();
+                    }
+                }
+                None => machines.retain(|found| found["name"] != *effect.machine),
+            }
+            let mut operations =
+                place(self.operations.get_mut(&effect.project)).unwrap_or_default();
+            for operation in operations
+                .iter_mut()
+                .filter(|found| found["id"] == *effect.operation)
+            {
+                operation["status"] = "DONE".into();
+                operation["progress"] = 100.into();
+            }
+            let Effect { project, zone, .. } = effect;
+            self.machines
+                .entry(project.clone())
+                .or_default()
+                .insert(zone.clone(), machines);
+            self.operations
+                .entry(project)
+                .or_default()
+                .insert(zone, operations);
+        }
     }
 
     /// A subnet.

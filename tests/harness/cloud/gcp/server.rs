@@ -10,11 +10,12 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::super::double::Pace;
-use super::super::http::{Message, form};
+use super::super::http::Message;
 use super::answer::{error, missing};
+use super::call::call;
 use super::compute::{self, Call};
 use super::fault::{GoogleBreak, GoogleFault, instead, throttled, unauthenticated};
-use super::model::{Firewall, Machine, Policy, World};
+use super::model::{Firewall, Machine, Policy, Route, World};
 use super::quota::Quota;
 use super::{logging, metadata, secrets};
 
@@ -30,6 +31,8 @@ struct State {
     used: BTreeSet<&'static str>,
     token_seconds: u32,
     expired: u32,
+    is_holding: bool,
+    held: u32,
 }
 
 /// The running double; its threads end with the process.
@@ -106,6 +109,16 @@ impl Google {
         self.state().faults.clear();
     }
 
+    /// Lets nobody read all machines until told otherwise: whoever asks waits.
+    pub fn hold(&self, is_holding: bool) {
+        self.state().is_holding = is_holding;
+    }
+
+    /// How many have waited for that.
+    pub fn held(&self) -> u32 {
+        self.state().held
+    }
+
     /// Whether every fault has struck as often as it was to.
     pub fn is_well(&self) -> bool {
         self.state()
@@ -119,9 +132,14 @@ impl Google {
         self.state().calls.get(method).copied().unwrap_or_default()
     }
 
-    /// Tokens of the read quota that a project has spent.
+    /// Tokens of the global read quota that a project has spent.
     pub fn spent(&self, project: &str) -> u32 {
-        self.state().quota.spent(project)
+        self.state().quota.spent(project, None)
+    }
+
+    /// Tokens of a region's read quota that a project has spent.
+    pub fn spent_in(&self, project: &str, region: &str) -> u32 {
+        self.state().quota.spent(project, Some(region))
     }
 
     /// How many calls were over the quota.
@@ -204,16 +222,47 @@ impl Google {
 
     /// Changes a machine's tags.
     pub fn retag(&self, name: &str, tags: &[&str]) {
+        let change = ("tags".to_owned(), json!({ "items": tags }));
+        self.state().world.begin("setTags", name, Some(&change));
+    }
+
+    /// Gives a machine's first interface other alias ranges.
+    pub fn realias(&self, name: &str, ranges: &[&str]) {
         let mut state = self.state();
-        let machines = state
+        let machines = state.world.machines.values().flat_map(BTreeMap::values);
+        let Some(machine) = machines.flatten().find(|found| found["name"] == name) else {
+            return;
+        };
+        let mut nics = machine["networkInterfaces"].clone();
+        nics[0]["aliasIpRanges"] = ranges
+            .iter()
+            .map(|range| json!({"ipCidrRange": range}))
+            .collect();
+        let change = ("networkInterfaces".to_owned(), nics);
+        state
             .world
-            .machines
-            .values_mut()
-            .flat_map(BTreeMap::values_mut)
-            .flatten();
-        for machine in machines.filter(|machine| machine["name"] == name) {
-            machine["tags"] = json!({ "items": tags });
-        }
+            .begin("updateNetworkInterface", name, Some(&change));
+    }
+
+    /// Deletes a machine.
+    pub fn stop(&self, name: &str) {
+        self.state().world.begin("delete", name, None);
+    }
+
+    /// Something happens to a machine of [`Google::ZONE`] that changes nothing.
+    pub fn operate(&self, kind: &str, name: &str) {
+        let place = (Self::PROJECT, Self::ZONE);
+        self.state().world.operate(place, kind, name, true);
+    }
+
+    /// A route of the network of [`Google::PROJECT`].
+    pub fn route(&self, route: Route) {
+        let mut fields = route.fields;
+        let root = super::model::ROOT;
+        let (project, network) = (Self::PROJECT, Self::NETWORK);
+        fields["network"] = format!("{root}/projects/{project}/global/networks/{network}").into();
+        let routes = &mut self.state().world.routes;
+        routes.entry(project.to_owned()).or_default().push(fields);
     }
 
     /// A subnet of the network of [`Google::PROJECT`], in `europe-west1`.
@@ -348,6 +397,9 @@ impl Google {
         if call.method.contains("ist") {
             std::thread::sleep(self.pace.page_time);
         }
+        if call.method == "instances.aggregatedList" && !call.query.contains_key("filter") {
+            self.wait_while_held();
+        }
         let mut state = self.state();
         let answer = match call.method {
             "entries.write" => logging::write(&mut state.world, &call.body),
@@ -359,6 +411,16 @@ impl Google {
             state.refused.push(said);
         }
         (answer, broken)
+    }
+
+    fn wait_while_held(&self) {
+        if !self.state().is_holding {
+            return;
+        }
+        self.state().held += 1;
+        while self.state().is_holding {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Counts the call; refuses it without a good token, a permission, or quota.
@@ -392,7 +454,10 @@ impl Google {
             );
             return Some(error(403, "PERMISSION_DENIED", "forbidden", &message));
         }
-        if !state.quota.take(&call.project, call.method) {
+        if !state
+            .quota
+            .take(&call.project, call.method, call.place.first())
+        {
             state.throttled += 1;
             return Some(throttled(call.method));
         }
@@ -409,36 +474,4 @@ impl Google {
         fault.times = fault.times.map(|times| times - 1);
         Some(fault.how)
     }
-}
-
-/// A request taken apart; nothing when there is no such method.
-fn call(verb: &str, path: &str, query: &str, body: &[u8]) -> Option<Call> {
-    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let (method, project, place) = match (verb, parts.as_slice()) {
-        (_, ["compute", "v1", "projects", project, rest @ ..]) => {
-            let method = compute::method(verb, rest)?;
-            let place = match rest {
-                ["regions", region, ..] => vec![(*region).to_owned()],
-                ["zones", zone, _, name, ..] => vec![(*zone).to_owned(), (*name).to_owned()],
-                _ => Vec::new(),
-            };
-            (method, *project, place)
-        }
-        ("POST", ["v2", "entries:write"]) => ("entries.write", Google::PROJECT, Vec::new()),
-        ("GET", ["v1", secret @ .., "versions", "latest:access"]) => {
-            let ["projects", project, "secrets", _] = secret else {
-                return None;
-            };
-            let place = secret.iter().map(|part| (*part).to_owned()).collect();
-            ("secrets.access", *project, place)
-        }
-        _ => return None,
-    };
-    Some(Call {
-        method,
-        project: project.to_owned(),
-        place,
-        query: form(query.as_bytes()).into_iter().collect(),
-        body: body.to_vec(),
-    })
 }
