@@ -11,25 +11,24 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use firewall::configlog::Stamp;
 use firewall::policy_store::PolicyStore;
-use ipc::snapshot::{SnapshotV1, read};
+use ipc::snapshot::{SnapshotV1, read_draft};
 use policy::{
     CanonicalDraft, Client, Draft, Entry, Group, Kind, Name, PortRange, Rule, RuleTransport,
 };
 
 /// Changes measured.
 const ROUNDS: usize = 5;
-/// What `adopt` is made of comes before it, one after the other, to compare.
-const PHASES: [&str; 7] = [
-    "read",
-    "convert",
-    "(order, hash)",
-    "(index)",
+/// What `publish` is made of comes before it, one after the other, to compare.
+const PHASES: [&str; 5] = [
+    "(read)",
+    "(compile)",
     "(write, sync)",
-    "adopt",
+    "publish",
     "config lines",
 ];
 
@@ -37,33 +36,32 @@ fn main() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut store, _) = PolicyStore::open(folder.path()).expect("a store");
     store.adopt(draft(0), 1).expect("the first policy");
-    let mut spent: [Vec<Duration>; 7] = Default::default();
+    let mut spent: [Vec<Duration>; 5] = Default::default();
     for round in 1..=ROUNDS {
         let json = SnapshotV1::from(&draft(round)).to_json().expect("JSON");
+        let document: Arc<[u8]> = json.into_bytes().into();
         let mut last = Instant::now();
-        let document = read(json.as_bytes()).expect("a document");
+        let next = read_draft(&document).expect("a policy");
         lap(&mut spent[0], &mut last);
-        let next = Draft::try_from(document).expect("a draft");
+        let compiled = CanonicalDraft::with_index(next).expect("a policy within limits");
         lap(&mut spent[1], &mut last);
-        let copy = next.clone();
+        drop(std::hint::black_box(compiled));
         last = Instant::now();
-        let content = CanonicalDraft::new(copy).expect("a policy within limits");
-        lap(&mut spent[2], &mut last);
-        drop(std::hint::black_box(content.index()));
-        lap(&mut spent[3], &mut last);
-        let written = SnapshotV1::from(content.draft()).to_json().expect("JSON");
         let mut file = File::create(folder.path().join("apart.json")).expect("a file");
-        file.write_all(written.as_bytes()).expect("a file");
+        file.write_all(&document).expect("a file");
         file.sync_all().expect("a disk");
-        lap(&mut spent[4], &mut last);
-        drop((content, written, file));
-        last = Instant::now();
-        let adoption = store.adopt(next, 2).expect("a policy within limits");
-        lap(&mut spent[5], &mut last);
+        lap(&mut spent[2], &mut last);
+        let writing = store.begin(Arc::clone(&document), 2);
+        let next = read_draft(&document).expect("a policy");
+        let adoption = store.adopt_published(next, writing);
+        let adoption = adoption.expect("a policy within limits");
+        lap(&mut spent[3], &mut last);
         let stamp = Stamp::new(&adoption.snapshot, "bench", 2);
         let lines = stamp.changes(Some(adoption.previous.draft()), adoption.snapshot.draft());
         assert_eq!(lines.len(), 40);
-        lap(&mut spent[6], &mut last);
+        lap(&mut spent[4], &mut last);
+        drop(adoption);
+        store.free_retired();
     }
     for (phase, times) in PHASES.iter().zip(&spent) {
         let ms = |time: Option<&Duration>| time.map_or(0.0, |time| time.as_secs_f64() * 1e3);

@@ -2,25 +2,27 @@
 //!
 //! Owned by the control thread. Packets never wait for anything in here.
 
+mod adoption;
 mod overlay;
+
+pub use adoption::Arrival;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipc::control::{
-    Adopted, Event, Explanation, LossCounts, PollState, Question, Rejected, SourceState,
-    StatusReply, StreamStatus,
+    Adopted, Event, Explanation, LossCounts, PollState, Question, SourceState, StatusReply,
+    StreamStatus,
 };
 use ipc::record::Stream;
+use policy::Snapshot;
 use policy::preferences::{CertificateCheck, DnsFront, Preferences, Quic, X509Crls};
-use policy::{Draft, Snapshot};
 use tokio::sync::broadcast;
 
-use crate::bindings::{BindingStore, Scope, own_addresses};
+use crate::bindings::BindingStore;
 use crate::clock::{Clock, unix_ms};
 use crate::config::Config;
 use crate::configlog::{Stamp, mode};
@@ -28,7 +30,7 @@ use crate::explain::Live;
 use crate::flowlog::FlowLog;
 use crate::flows::FlowEvent;
 use crate::kernel::Kernel;
-use crate::policy_store::{AdoptError, Adoption, Overlaid, PolicyStore};
+use crate::policy_store::{Overlaid, PolicyStore};
 use crate::queue::{Order, QueueAddress};
 use crate::tally::Tally;
 use crate::wake::Sender;
@@ -49,6 +51,8 @@ pub struct Appliance {
     /// Where policy is published: the file that is laid over it.
     overlay: Option<overlay::Overlay>,
     clock_synchronised: bool,
+    /// The last adoption: its generation, and when the policy was there whole.
+    adopting: (u64, u64),
 }
 
 /// Handles on the other threads.
@@ -83,11 +87,10 @@ impl Appliance {
     pub fn new(config: Config, store: PolicyStore, parts: Parts, kept: Option<Overlaid>) -> Self {
         let started_unix_ms = unix_ms();
         let boot = format!("{started_unix_ms:x}-{:x}", std::process::id());
-        let policy = store.adopted_unix_ms().map(|_| store.current().load());
-        let overlay = config.inventory.is_none().then(|| {
-            let in_force = policy.as_deref().map(Snapshot::draft);
-            overlay::Overlay::new(&config.overlay, in_force, kept)
-        });
+        let overlay = config
+            .inventory
+            .is_none()
+            .then(|| overlay::Overlay::new(&config.overlay, kept));
         let this = Self {
             config,
             boot,
@@ -100,6 +103,7 @@ impl Appliance {
             data_plane_fault: None,
             overlay,
             clock_synchronised: true,
+            adopting: (0, 0),
         };
         if let Some(policy) = this.policy() {
             this.spread(&policy);
@@ -112,71 +116,6 @@ impl Appliance {
     pub fn set_queues(&mut self, queues: Vec<QueueAddress>) {
         self.store.set_queues(queues.clone());
         self.parts.queues = queues;
-    }
-
-    /// Brings a policy into force: on disk, swapped, watched, live flows judged again, logged.
-    ///
-    /// # Errors
-    /// When it is past a limit or cannot be kept. The one before stays in force, and the
-    /// config log says why.
-    pub fn adopt(&mut self, draft: Draft) -> Result<Adopted, Rejected> {
-        self.bring_into_force(draft, None)
-    }
-
-    fn adopt_overlaid(&mut self, merged: Draft, of: &Overlaid) -> Result<Adopted, Rejected> {
-        self.bring_into_force(merged, Some(of))
-    }
-
-    fn bring_into_force(
-        &mut self,
-        draft: Draft,
-        overlaid: Option<&Overlaid>,
-    ) -> Result<Adopted, Rejected> {
-        let now_ms = unix_ms();
-        let first = self.store.adopted_unix_ms().is_none();
-        let adoption = match self.store.adopt_overlaid(draft, overlaid, now_ms) {
-            Ok(adoption) => adoption,
-            Err(error) => {
-                let place = match &error {
-                    AdoptError::Rejected(_) => "snapshot",
-                    AdoptError::Write { .. } => "disk",
-                };
-                let why = crate::cli::chain(&error);
-                self.fault("policy", &why);
-                return Err(Rejected {
-                    place: place.to_owned(),
-                    why,
-                });
-            }
-        };
-        let Adoption {
-            snapshot,
-            previous,
-            changed,
-        } = adoption;
-        let mut ended = None;
-        if changed {
-            ended = self.rejudge(&snapshot);
-            self.spread(&snapshot);
-            for preference in inert(snapshot.preferences()) {
-                tracing::warn!(preference, "this build does not act on it");
-            }
-        } else if self.parts.primed.load(Ordering::Relaxed) == snapshot.generation() {
-            // Whoever publishes the same again waits for this word as well.
-            let generation = snapshot.generation();
-            drop(self.parts.events.send(Event::Primed { generation }));
-        }
-        let old = (!first).then(|| previous.draft());
-        let stamp = self.stamp(&snapshot);
-        for line in stamp.changes(old, snapshot.draft()) {
-            self.parts.log.config(line);
-        }
-        if first {
-            self.log_status();
-        }
-        // Last, because the flow thread goes on with it meanwhile.
-        await_rejudged(ended.as_ref());
-        Ok(adopted(&snapshot))
     }
 
     /// The policy in force, if there is one.
@@ -367,44 +306,6 @@ impl Appliance {
         crate::explain::explain(&policy, question, unix_ms(), Some(live))
     }
 
-    fn spread(&self, snapshot: &Arc<Snapshot>) {
-        if let Err(error) = self.parts.kernel.set_served(&snapshot.draft().served) {
-            tracing::error!(error = crate::cli::chain(&error), "served prefixes");
-        }
-        self.set_scope(snapshot);
-        if !self.parts.witness.adopt(Arc::clone(snapshot)) {
-            tracing::error!("the witness does not take up the policy");
-        }
-    }
-
-    fn set_scope(&self, snapshot: &Arc<Snapshot>) {
-        match own_addresses() {
-            Ok(own) => {
-                let policy = Some(Arc::clone(snapshot));
-                self.parts.bindings.set_scope(Scope { policy, own });
-            }
-            // The scope before stays: its policy is older, its exclusions hold.
-            Err(error) => tracing::error!(%error, "listing our own addresses"),
-        }
-    }
-
-    /// Has live flows judged again; where the number of those that end will be said.
-    fn rejudge(&self, snapshot: &Arc<Snapshot>) -> Option<Receiver<usize>> {
-        let (done, answer) = sync_channel(1);
-        let order = || FlowEvent::Rejudge(Arc::clone(snapshot), done.clone());
-        // A full mailbox is a burst of new flows; losing this order would leave refused flows
-        // alive, so it is worth a wait. This is not a packet thread.
-        let asked = Instant::now();
-        while !self.parts.flows.send(order()) {
-            if asked.elapsed() > REJUDGE_SEND_WAIT {
-                tracing::error!("live flows are not judged again: the flow thread is stuck");
-                return None;
-            }
-            std::thread::sleep(REJUDGE_SEND_PAUSE);
-        }
-        Some(answer)
-    }
-
     fn degraded(&self, in_force: bool) -> Vec<String> {
         let mut sentences: Vec<String> = self.degraded.values().cloned().collect();
         if !in_force {
@@ -471,15 +372,6 @@ fn adopted(policy: &Snapshot) -> Adopted {
     }
 }
 
-/// Waits a moment for live flows to be judged by the policy that was adopted.
-fn await_rejudged(ended: Option<&Receiver<usize>>) {
-    match ended.map(|ended| ended.recv_timeout(REJUDGE_WAIT)) {
-        Some(Ok(0)) | None => {}
-        Some(Ok(ended)) => tracing::info!(ended, "flows the policy no longer allows are ended"),
-        Some(Err(_)) => tracing::warn!("live flows are still being judged again"),
-    }
-}
-
 /// Preferences set to what this build does not do yet. None of them opens anything: the flows
 /// they speak of are judged, and refused, as without them. Said aloud, so that nobody relies on
 /// a check that is not made.
@@ -496,9 +388,3 @@ fn inert(preferences: &Preferences) -> impl Iterator<Item = &'static str> {
     .into_iter()
     .filter_map(|(set, name)| set.then_some(name))
 }
-
-/// How long an adoption waits for live flows to be judged again, of its 200 ms.
-const REJUDGE_WAIT: Duration = Duration::from_millis(100);
-/// How long the flow thread may be too busy to take the order, and how often it is offered.
-const REJUDGE_SEND_WAIT: Duration = Duration::from_secs(5);
-const REJUDGE_SEND_PAUSE: Duration = Duration::from_millis(2);

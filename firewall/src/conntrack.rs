@@ -13,14 +13,17 @@ pub use entry::{Counters, Entry, TcpState, Timestamps, read_entry};
 pub use listener::{DestroyListener, ListenerReport};
 
 use crate::netlink::{
-    FAMILY_V4, FAMILY_V6, MessageWriter, NLM_F_ACK, NLM_F_DUMP, NetlinkError, Reply, Requester,
-    SUBSYSTEM_CONNTRACK, message_type,
+    FAMILY_UNSPEC, FAMILY_V4, FAMILY_V6, InvalidNetlink, Message, MessageWriter, NLM_F_ACK,
+    NLM_F_DUMP, NetlinkError, Reply, Requester, SUBSYSTEM_CONNTRACK, message_type,
 };
 
 /// `IPCTNL_MSG_CT_NEW`, `IPCTNL_MSG_CT_GET`, `IPCTNL_MSG_CT_DELETE`.
 const MSG_NEW: u8 = 0;
 const MSG_GET: u8 = 1;
 const MSG_DELETE: u8 = 2;
+/// `IPCTNL_MSG_CT_GET_STATS_CPU` and its `CTA_STATS_INSERT_FAILED`.
+const MSG_GET_STATISTICS: u8 = 4;
+const INSERT_FAILED: u16 = 9;
 
 /// `CTA_TUPLE_ORIG`, `CTA_MARK`, `CTA_MARK_MASK`.
 const TUPLE_ORIGINAL: u16 = 1;
@@ -199,6 +202,27 @@ impl Conntrack {
         Ok(entry)
     }
 
+    /// How many entries the kernel could not put into the table since it counts, over all processors: two connections
+    /// would have looked alike behind the translation, as they do when no source port is left.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn insert_failures(&mut self) -> Result<u64, NetlinkError> {
+        let mut failures = 0_u64;
+        self.requester.exchange(
+            |w, sequence| {
+                let kind = message_type(SUBSYSTEM_CONNTRACK, MSG_GET_STATISTICS);
+                w.begin(kind, NLM_F_DUMP, sequence, FAMILY_UNSPEC, 0);
+                w.end();
+            },
+            |message| {
+                failures = failures.saturating_add(read_insert_failures(message)?);
+                Ok(Reply::More)
+            },
+        )?;
+        Ok(failures)
+    }
+
     /// Hands every entry of both families that passes the filter to `each`. The kernel filters by
     /// mark, so a table of undecided flows costs no copies.
     ///
@@ -239,6 +263,18 @@ impl Conntrack {
         }
         Ok(())
     }
+}
+
+/// One processor's count.
+fn read_insert_failures(message: &Message<'_>) -> Result<u64, InvalidNetlink> {
+    let mut failures = 0;
+    for attribute in message.attributes() {
+        let attribute = attribute?;
+        if attribute.kind == INSERT_FAILED {
+            failures = u64::from(attribute.be32()?);
+        }
+    }
+    Ok(failures)
 }
 
 /// Turns "no such entry" into `false`.

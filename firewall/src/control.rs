@@ -8,17 +8,17 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipc::control::{Hello, Message, Rejected, Reply, Request, Welcome};
 use ipc::framing::{self, Decoder, FramingError, MESSAGE_BYTES_MAX, PUBLISH_BYTES_MAX};
-use ipc::snapshot;
+use ipc::snapshot::{self, ReadDraftError};
 use nix::unistd::{Group, Uid, User, getegid, geteuid};
-use policy::Draft;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 
 use crate::appliance::Appliance;
 use crate::config::Users;
@@ -92,11 +92,17 @@ pub fn listen(path: &Path, group: &str) -> Result<UnixListener, ControlError> {
 
 /// Serves every peer; never returns.
 pub async fn serve(listener: UnixListener, appliance: Shared) {
+    let places = Arc::new(Semaphore::new(PEERS_MAX));
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    tracing::warn!("too many peers on the control socket");
+                    continue;
+                };
                 let appliance = Rc::clone(&appliance);
                 tokio::task::spawn_local(async move {
+                    let _place = place;
                     if let Err(error) = talk(stream, appliance).await {
                         tracing::debug!(error = crate::cli::chain(&error), "a conversation ends");
                     }
@@ -134,9 +140,9 @@ async fn talk(mut stream: UnixStream, appliance: Shared) -> Result<(), TalkError
     };
     loop {
         tokio::select! {
-            request = peer.next(&mut stream) => {
-                let Some(request) = request? else { return Ok(()) };
-                let reply = answer(request, right, &appliance);
+            said = peer.next(&mut stream) => {
+                let Some(said) = said? else { return Ok(()) };
+                let reply = answer(said, right, &appliance);
                 send(&mut stream, &Message::Reply(reply)).await?;
             }
             event = next_event(&mut events) => {
@@ -158,10 +164,19 @@ async fn next_event(
     }
 }
 
+/// What a peer said.
+#[derive(Debug)]
+enum Said {
+    /// A policy, as the document it came as.
+    Publication(Arc<[u8]>),
+    /// Anything else.
+    Request(Request),
+}
+
 type Welcomed = (Welcome, Option<broadcast::Receiver<ipc::control::Event>>);
 
-fn welcome(request: &Request, right: Right, appliance: &Shared) -> Result<Welcomed, String> {
-    let Request::Hello(hello) = request else {
+fn welcome(said: &Said, right: Right, appliance: &Shared) -> Result<Welcomed, String> {
+    let Said::Request(Request::Hello(hello)) = said else {
         return Err("the first request must be a hello".to_owned());
     };
     if right == Right::Nothing {
@@ -196,25 +211,36 @@ fn common_version(hello: &Hello) -> Result<u32, String> {
     })
 }
 
-fn answer(request: Request, right: Right, appliance: &Shared) -> Reply {
-    let needs_publish = match &request {
-        Request::Publish(_)
-        | Request::Shipped(_)
-        | Request::Source(_)
-        | Request::Poll(_)
-        | Request::NotAClient { .. } => true,
-        Request::Hello(_) | Request::Status | Request::Explain(_) => false,
+fn answer(said: Said, right: Right, appliance: &Shared) -> Reply {
+    let needs_publish = match &said {
+        Said::Publication(_)
+        | Said::Request(
+            Request::Publish(_)
+            | Request::Shipped(_)
+            | Request::Source(_)
+            | Request::Poll(_)
+            | Request::NotAClient { .. },
+        ) => true,
+        Said::Request(Request::Hello(_) | Request::Status | Request::Explain(_)) => false,
     };
     if needs_publish && right < Right::Publish {
         return Reply::Refused {
             why: "this user may not publish".to_owned(),
         };
     }
+    match said {
+        Said::Publication(document) => publish(&document, appliance),
+        Said::Request(request) => answer_request(request, appliance),
+    }
+}
+
+fn answer_request(request: Request, appliance: &Shared) -> Reply {
     match request {
         Request::Hello(_) => Reply::Refused {
             why: "a second hello".to_owned(),
         },
-        Request::Publish(document) => publish(document.as_json(), appliance),
+        // Written in another way than ours, with a space somewhere.
+        Request::Publish(document) => publish(&document.as_json().as_bytes().into(), appliance),
         Request::Shipped(segment) => {
             appliance
                 .borrow()
@@ -243,7 +269,7 @@ fn answer(request: Request, right: Right, appliance: &Shared) -> Reply {
     }
 }
 
-fn publish(json: &str, appliance: &Shared) -> Reply {
+fn publish(document: &Arc<[u8]>, appliance: &Shared) -> Reply {
     let rejected = |place: String, why: String| {
         appliance
             .borrow()
@@ -257,9 +283,11 @@ fn publish(json: &str, appliance: &Shared) -> Reply {
             why,
         });
     }
-    let document = match snapshot::read(json.as_bytes()) {
-        Ok(document) => document,
-        Err(error) => {
+    let arrival = appliance.borrow().receive(document);
+    let draft = match snapshot::read_draft(document) {
+        Ok(draft) => draft,
+        Err(ReadDraftError::Invalid(invalid)) => return rejected(invalid.place, invalid.why),
+        Err(ReadDraftError::Read(error)) => {
             let place = if error.is_version() {
                 "version"
             } else {
@@ -268,12 +296,8 @@ fn publish(json: &str, appliance: &Shared) -> Reply {
             return rejected(place.to_owned(), crate::cli::chain(&error));
         }
     };
-    let draft = match Draft::try_from(document) {
-        Ok(draft) => draft,
-        Err(invalid) => return rejected(invalid.place, invalid.why),
-    };
     let mut appliance = appliance.borrow_mut();
-    match appliance.publish(draft) {
+    match appliance.publish(draft, arrival) {
         Ok(adopted) => {
             appliance.note_source(ipc::control::SourceState::Current);
             Reply::Adopted(adopted)
@@ -289,10 +313,15 @@ struct Peer {
 
 impl Peer {
     /// The next request; `None` when the peer closed. May be cancelled between reads.
-    async fn next(&mut self, stream: &mut UnixStream) -> Result<Option<Request>, TalkError> {
+    async fn next(&mut self, stream: &mut UnixStream) -> Result<Option<Said>, TalkError> {
         loop {
-            if let Some(request) = self.decoder.next_message()? {
-                return Ok(Some(request));
+            if let Some(body) = self.decoder.next_body()? {
+                return Ok(Some(match ipc::control::published(body) {
+                    Some(document) => Said::Publication(document.into()),
+                    None => {
+                        Said::Request(serde_json::from_slice(body).map_err(FramingError::Body)?)
+                    }
+                }));
             }
             let length = stream.read(&mut self.buffer).await?;
             if length == 0 {
@@ -336,5 +365,7 @@ fn right_of(stream: &UnixStream, users: &Users) -> io::Result<Right> {
 
 /// For `postern` and `postern-ipc` (DESIGN, section 4.5).
 const SOCKET_MODE: u32 = 0o660;
+/// Peers at once: cloudsync, and operators with a command each. One more is hung up on.
+const PEERS_MAX: usize = 64;
 /// How long a peer may take to introduce itself.
 const HELLO_WAIT: Duration = Duration::from_secs(5);

@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::appliance::{Appliance, Parts};
+use crate::background;
 use crate::bindings::{self, BindingKeeper, BindingStore, Saved, Scope};
 use crate::clock::{Clock, unix_ms};
 use crate::conditions::Conditions;
@@ -164,6 +165,7 @@ fn run_threads(
             appliance.log_status();
         }
         appliance.set_queues(threads.serve()?);
+        background::step_back();
         let appliance = Rc::new(RefCell::new(appliance));
         listen(&appliance, provider).await?;
         announce(&appliance);
@@ -556,6 +558,7 @@ fn check_queues(appliance: &Shared, threads: &Threads) -> Result<(), DaemonError
         appliance.borrow_mut().set_data_plane_fault(fault);
         return Err(DaemonError::QueueEnded);
     }
+    appliance.borrow_mut().free_retired_policies();
     let stuck = threads
         .queues
         .iter()

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use inspect::{Category, FlowRecord, Outcome};
 use ipc::record::{
@@ -157,9 +157,20 @@ impl FlowLog {
         self.offer(Stream::End, Entry::End(record));
     }
 
-    /// Hands over a config line; never waits.
+    /// Hands over a config line; waits a moment for room in the channel, for a first policy may have more lines than
+    /// fit. Not for packet threads.
     pub fn config(&self, line: Box<ConfigLineV1>) {
-        self.offer(Stream::Config, Entry::Config(line));
+        let (mut entry, began) = (Entry::Config(line), Instant::now());
+        loop {
+            match self.sender.try_send(entry) {
+                Ok(()) => return,
+                Err(TrySendError::Full(back)) if began.elapsed() < CONFIG_WAIT => entry = back,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                    return add(&self.counts.overrun, Stream::Config, 1);
+                }
+            }
+            std::thread::sleep(CONFIG_PAUSE);
+        }
     }
 
     /// Has a shipped segment deleted; waits for room in the channel.
@@ -482,6 +493,10 @@ fn read(counters: &[AtomicU64; 4], stream: Stream) -> u64 {
 
 /// Entries that may wait for the log thread: two seconds of 30,000 connections a second.
 pub const CAPACITY: usize = 1 << 16;
+/// How long a config line waits for the log thread, and between two looks: a disk that hangs must not stop the control
+/// thread for long.
+const CONFIG_WAIT: Duration = Duration::from_secs(2);
+const CONFIG_PAUSE: Duration = Duration::from_millis(1);
 /// How often the thread looks at segments that are due.
 const TICK: Duration = Duration::from_millis(50);
 /// How long a first entry waits for company.

@@ -26,6 +26,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use policy::Snapshot;
 use thiserror::Error;
 
+use crate::background;
 use crate::bindings::BindingStore;
 use crate::clock::{Clock, unix_ms};
 use crate::conntrack::{Conntrack, DestroyListener, Entry, MarkFilter};
@@ -119,7 +120,10 @@ pub fn start(settings: FlowSettings) -> Result<(Sender<FlowEvent>, FlowThread), 
     };
     let thread = std::thread::Builder::new()
         .name("flows".to_owned())
-        .spawn(move || follower.run())
+        .spawn(move || {
+            background::step_back();
+            follower.run();
+        })
         .map_err(FlowsError::Thread)?;
     Ok((
         events.clone(),
@@ -265,6 +269,8 @@ impl Follower {
             Some(_) => {}
             None => self.forget(1),
         }
+        let given_up = self.flows.take_given_up();
+        self.forget(given_up);
     }
 
     /// Counts flows whose end nobody will log.

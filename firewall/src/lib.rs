@@ -5,6 +5,7 @@
 //! crates of their own.
 
 pub mod appliance;
+pub mod background;
 pub mod bindings;
 pub mod capture;
 pub mod cli;

@@ -91,6 +91,11 @@ fn gauges(appliance: &Appliance, status: &StatusReply) -> Vec<Series> {
     let mut gauges: Vec<Series> = policy_gauges(status)
         .into_iter()
         .chain(state_gauges(appliance, status))
+        .chain([(
+            "policy_adoption_milliseconds",
+            "From the last policy being there to every packet being judged by it",
+            appliance.adoption_ms(),
+        )])
         .chain(appliance.parts().witness.totals().gauges())
         .map(|(name, help, value)| one(Kind::Gauge, name, help, value))
         .collect();

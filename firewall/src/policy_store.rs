@@ -4,21 +4,23 @@
 //! is on disk before it is in force, so what was acknowledged survives a crash. Without any
 //! policy an empty one is in force, under which nothing leaves.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+mod file;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use ipc::record::Timestamp;
-use ipc::snapshot::{
-    InvalidSnapshot, ReadSnapshotError, SnapshotV1, StoredOverlayV1, StoredV1, read_stored,
-};
-use policy::{CanonicalDraft, Draft, RejectedDraft, Snapshot};
+use ipc::snapshot::SnapshotV1;
+use policy::{CanonicalDraft, Draft, Index, RejectedDraft, Snapshot};
 use thiserror::Error;
 
 use crate::queue::QueueAddress;
+
+pub use file::Writing;
+use file::{StoredError, read, replace, stored_generation};
 
 /// The policy in force, read by every queue thread without a lock.
 #[derive(Debug)]
@@ -37,6 +39,9 @@ pub struct PolicyStore {
     /// Whether `snapshot.json` is one that can be read again.
     newest_is_good: bool,
     queues: Vec<QueueAddress>,
+    /// Policies not in force any more, that somebody may still hold. Freeing a large one takes milliseconds, which no
+    /// packet is to wait for: whoever lets go of one last must not be a queue thread.
+    retired: Vec<Arc<Snapshot>>,
 }
 
 /// What was found on disk at the start.
@@ -102,23 +107,6 @@ pub enum OpenStoreError {
     Empty(#[source] RejectedDraft),
 }
 
-/// Why a stored snapshot was passed over.
-#[derive(Debug, Error)]
-enum StoredError {
-    #[error("there is none")]
-    Missing,
-    #[error("reading it")]
-    Read(#[source] io::Error),
-    #[error(transparent)]
-    Format(#[from] ReadSnapshotError),
-    #[error("{place}: {why}")]
-    Content { place: String, why: String },
-    #[error(transparent)]
-    Rejected(#[from] RejectedDraft),
-    #[error("its policy_id does not agree with its content")]
-    Identity,
-}
-
 impl CurrentPolicy {
     /// A policy under which nothing leaves, as generation 0.
     ///
@@ -162,6 +150,7 @@ impl PolicyStore {
             adopted_unix_ms: None,
             newest_is_good: false,
             queues: Vec::new(),
+            retired: Vec::new(),
         };
         let mut found = Found::default();
         for path in [store.path(), store.previous_path()] {
@@ -227,16 +216,49 @@ impl PolicyStore {
         overlay: Option<&Overlaid>,
         unix_ms: u64,
     ) -> Result<Adoption, AdoptError> {
+        let document = SnapshotV1::from(&draft).to_json().map_err(io::Error::other);
+        let writing = document.and_then(|json| self.begin(json.into_bytes().into(), unix_ms));
+        self.adopt_writing(draft, overlay, writing)
+    }
+
+    /// Begins to write a document down, for [`PolicyStore::adopt_published`].
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn begin(&self, document: Arc<[u8]>, unix_ms: u64) -> io::Result<Writing> {
+        let generation = self.generation.saturating_add(1);
+        Writing::begin(&self.path(), document, (generation, unix_ms))
+    }
+
+    /// As [`PolicyStore::adopt`], of a policy whose document is being written.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn adopt_published(
+        &mut self,
+        draft: Draft,
+        writing: io::Result<Writing>,
+    ) -> Result<Adoption, AdoptError> {
+        self.adopt_writing(draft, None, writing)
+    }
+
+    fn adopt_writing(
+        &mut self,
+        draft: Draft,
+        overlay: Option<&Overlaid>,
+        writing: io::Result<Writing>,
+    ) -> Result<Adoption, AdoptError> {
         let previous = self.current.load();
-        let content = CanonicalDraft::new(draft)?;
+        let (content, index) = CanonicalDraft::with_index(draft)?;
         let known = self.adopted_unix_ms.is_some();
         if known && content.policy_id() == previous.policy_id() {
-            return Ok(self.replace_faults(content, previous));
+            return Ok(self.replace_faults(content, index, previous));
         }
-        let next = Arc::new(self.keep(content, overlay, unix_ms)?);
-        self.generation = next.generation();
+        let (generation, unix_ms) = self.keep(&content, overlay, writing)?;
+        let next = Arc::new(Snapshot::new(content, index, generation));
+        self.generation = generation;
         self.adopted_unix_ms = Some(unix_ms);
-        self.current.snapshot.store(Arc::clone(&next));
+        self.bring_into_force(&next, &previous);
         for queue in &self.queues {
             queue.wake();
         }
@@ -247,14 +269,28 @@ impl PolicyStore {
         })
     }
 
+    fn bring_into_force(&mut self, next: &Arc<Snapshot>, previous: &Arc<Snapshot>) {
+        self.retired.push(Arc::clone(previous));
+        self.current.snapshot.store(Arc::clone(next));
+    }
+
+    /// Frees policies that nobody holds any more.
+    pub fn free_retired(&mut self) {
+        self.retired.retain(|policy| Arc::strong_count(policy) > 1);
+    }
+
     /// The same policy with other faults: not a change, but status should say them.
-    fn replace_faults(&self, next: CanonicalDraft, previous: Arc<Snapshot>) -> Adoption {
+    fn replace_faults(
+        &mut self,
+        next: CanonicalDraft,
+        index: Index,
+        previous: Arc<Snapshot>,
+    ) -> Adoption {
         let snapshot = if next.draft().faults == previous.draft().faults {
             Arc::clone(&previous)
         } else {
-            let index = next.index();
             let snapshot = Arc::new(Snapshot::new(next, index, previous.generation()));
-            self.current.snapshot.store(Arc::clone(&snapshot));
+            self.bring_into_force(&snapshot, &previous);
             snapshot
         };
         Adoption {
@@ -264,32 +300,23 @@ impl PolicyStore {
         }
     }
 
-    /// Puts a policy on disk and compiles it meanwhile: neither needs the other, and the disk takes its time.
+    /// Sees a policy safely on disk; the generation and the time it is there as.
     fn keep(
         &mut self,
-        content: CanonicalDraft,
+        content: &CanonicalDraft,
         overlay: Option<&Overlaid>,
-        unix_ms: u64,
-    ) -> Result<Snapshot, AdoptError> {
-        let generation = self.generation.saturating_add(1);
-        let path = self.path();
-        let write = || write_beside(&path, &content, overlay, (generation, unix_ms));
-        let (written, index) = std::thread::scope(|scope| {
-            let writer = std::thread::Builder::new().name("snapshot".to_owned());
-            let writer = writer.spawn_scoped(scope, write);
-            let index = content.index();
-            let written = writer.and_then(|writer| {
-                let ended = writer.join();
-                ended.unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))
-            });
-            (written, index)
+        writing: io::Result<Writing>,
+    ) -> Result<(u64, u64), AdoptError> {
+        let (path, previous) = (self.path(), self.previous_path());
+        let kept = writing.and_then(|writing| {
+            let stamp = writing.stamp;
+            let new = writing.finish(content.policy_id(), overlay)?;
+            replace(&path, &previous, self.newest_is_good, &new)?;
+            Ok(stamp)
         });
-        let previous = self.previous_path();
-        let kept = written.and_then(|new| replace(&path, &previous, self.newest_is_good, &new));
         // After a failure between the moves nobody knows; the next start reads both.
         self.newest_is_good = kept.is_ok();
-        kept.map_err(|source| AdoptError::Write { path, source })?;
-        Ok(Snapshot::new(content, index, generation))
+        kept.map_err(|source| AdoptError::Write { path, source })
     }
 
     fn path(&self) -> PathBuf {
@@ -300,93 +327,6 @@ impl PolicyStore {
         self.dir.join("snapshot.prev.json")
     }
 }
-
-/// Writes a policy beside `path`, as one of a generation and a time, and waits until it is on disk; where it is.
-fn write_beside(
-    path: &Path,
-    content: &CanonicalDraft,
-    overlay: Option<&Overlaid>,
-    (generation, unix_ms): (u64, u64),
-) -> io::Result<PathBuf> {
-    let stored = StoredV1 {
-        version: ipc::VERSION,
-        generation,
-        policy_id: content.policy_id().to_owned(),
-        adopted: Timestamp::from_unix_ms(unix_ms),
-        snapshot: SnapshotV1::from(content.draft()),
-        overlay: overlay.map(|overlaid| StoredOverlayV1 {
-            published: SnapshotV1::from(&overlaid.published),
-            text: overlaid.text.clone(),
-        }),
-    };
-    let json = stored.to_json().map_err(io::Error::other)?;
-    let new = path.with_extension("json.new");
-    let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(SNAPSHOT_MODE);
-    let mut file = options.open(&new)?;
-    file.write_all(&json)?;
-    file.sync_all()?;
-    Ok(new)
-}
-
-/// Moves what is at `path` to `previous` and a new file into its place. A crash between the two moves leaves
-/// `previous` as the newest readable file.
-fn replace(path: &Path, previous: &Path, is_good: bool, new: &Path) -> io::Result<()> {
-    // A file that cannot be read must not push out the one that can.
-    if is_good || (path.exists() && !previous.exists()) {
-        fs::rename(path, previous)?;
-    }
-    fs::rename(new, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-fn read(path: &Path) -> Result<(Snapshot, Option<Overlaid>, u64), StoredError> {
-    let json = match fs::read(path) {
-        Ok(json) => json,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoredError::Missing),
-        Err(error) => return Err(StoredError::Read(error)),
-    };
-    let stored = read_stored(&json)?;
-    let content = |invalid: InvalidSnapshot| StoredError::Content {
-        place: invalid.place,
-        why: invalid.why,
-    };
-    let draft = Draft::try_from(stored.snapshot).map_err(content)?;
-    let overlay = match stored.overlay {
-        Some(overlay) => Some(Overlaid {
-            published: Draft::try_from(overlay.published).map_err(content)?,
-            text: overlay.text,
-        }),
-        None => None,
-    };
-    let snapshot = Snapshot::compile(draft, stored.generation)?;
-    if snapshot.policy_id() != stored.policy_id {
-        return Err(StoredError::Identity);
-    }
-    Ok((snapshot, overlay, stored.adopted.unix_ms()))
-}
-
-/// The generation a file states, whatever else it holds, so that numbers are never used twice
-/// even after a rollback to a build that cannot read it.
-fn stored_generation(path: &Path) -> u64 {
-    #[derive(serde::Deserialize)]
-    struct Header {
-        generation: u64,
-    }
-    fs::read(path)
-        .ok()
-        .and_then(|json| serde_json::from_slice::<Header>(&json).ok())
-        .map_or(0, |header| header.generation)
-}
-
-const SNAPSHOT_MODE: u32 = 0o640;
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use inspect::{Answer, Category, Counters, Env, FlowRecord, Inspector, Limits, Output, Sought};
+use inspect::{
+    Answer, Category, Counters, Env, FlowKey, FlowRecord, Inspector, Limits, Output, Sought,
+};
 use ipc::record::Stream;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use policy::preferences::FlowLogVerbosity;
@@ -33,8 +35,10 @@ use crate::tally::Tally;
 use crate::wake::{self, Mailbox, Sender};
 use crate::witness::Witness;
 
+mod ports;
 mod translate;
 
+use ports::Ports;
 use translate::{action_of, class_of, segment_of, tuple_of};
 
 /// What other threads tell a queue thread.
@@ -71,11 +75,18 @@ pub struct Surroundings {
     pub clock: Clock,
 }
 
+/// The policy a queue thread judges by.
+#[derive(Debug)]
+struct InUse {
+    generation: AtomicU64,
+    since_ms: AtomicU64,
+}
+
 /// A queue thread as others see it.
 #[derive(Debug)]
 pub struct QueueHandle {
     orders: Sender<Order>,
-    in_use: Arc<AtomicU64>,
+    in_use: Arc<InUse>,
     /// When the thread last began to look at its queue, milliseconds of [`Clock::mono_ms`].
     beat: Arc<AtomicU64>,
     clock: Clock,
@@ -86,7 +97,7 @@ pub struct QueueHandle {
 #[derive(Clone, Debug)]
 pub struct QueueAddress {
     orders: Sender<Order>,
-    in_use: Arc<AtomicU64>,
+    in_use: Arc<InUse>,
 }
 
 /// Why a queue could not be served.
@@ -118,7 +129,7 @@ pub struct BoundQueue {
     raw: RawSender,
     orders: Sender<Order>,
     mailbox: Mailbox<Order>,
-    in_use: Arc<AtomicU64>,
+    in_use: Arc<InUse>,
 }
 
 /// Binds queue `number`, the `index`th of this daemon.
@@ -133,7 +144,10 @@ pub fn bind(index: usize, number: u16) -> Result<BoundQueue, QueueThreadError> {
     let (orders, mailbox) =
         wake::mailbox(ORDERS_MAX).map_err(|error| QueueThreadError::Thread(error.into()))?;
     // Who judges nothing judges nothing by an older policy.
-    let in_use = Arc::new(AtomicU64::new(u64::MAX));
+    let in_use = Arc::new(InUse {
+        generation: AtomicU64::new(u64::MAX),
+        since_ms: AtomicU64::new(0),
+    });
     Ok(BoundQueue {
         index,
         queue,
@@ -164,20 +178,23 @@ impl BoundQueue {
         limits: Limits,
     ) -> Result<QueueHandle, QueueThreadError> {
         let (orders, in_use) = (self.orders.clone(), Arc::clone(&self.in_use));
-        in_use.store(0, Ordering::Release);
+        in_use.generation.store(0, Ordering::Release);
         let clock = surroundings.clock;
         let beat = Arc::new(AtomicU64::new(clock.mono_ms()));
         let number = self.queue.number();
+        let mut conntrack = self.conntrack;
+        let ports = Ports::watch(&mut conntrack);
         let worker = Worker {
             index: self.index,
             verdicts: VerdictBatch::new(number, 256),
             queue: self.queue,
-            conntrack: self.conntrack,
+            conntrack,
             raw: self.raw,
             mailbox: self.mailbox,
             in_use: self.in_use,
             beat: Arc::clone(&beat),
             inspector: Inspector::new(limits),
+            ports,
             counted: Counters::default(),
             undecided: 0,
             surroundings,
@@ -210,7 +227,12 @@ impl QueueAddress {
     /// The generation every verdict of this thread is given under from now on; the highest there is
     /// before it serves.
     pub fn generation_in_use(&self) -> u64 {
-        self.in_use.load(Ordering::Acquire)
+        self.in_use.generation.load(Ordering::Acquire)
+    }
+
+    /// Since when that is so, milliseconds of [`Clock::mono_ms`].
+    pub fn in_use_since_ms(&self) -> u64 {
+        self.in_use.since_ms.load(Ordering::Acquire)
     }
 }
 
@@ -259,9 +281,10 @@ struct Worker {
     conntrack: Conntrack,
     raw: RawSender,
     mailbox: Mailbox<Order>,
-    in_use: Arc<AtomicU64>,
+    in_use: Arc<InUse>,
     beat: Arc<AtomicU64>,
     inspector: Inspector,
+    ports: Ports,
     verdicts: VerdictBatch,
     counted: Counters,
     undecided: u64,
@@ -315,7 +338,11 @@ impl Worker {
         };
         self.inspector.handle_policy(&env);
         self.perform(policy);
-        self.in_use.store(policy.generation(), Ordering::Release);
+        let now_ms = self.surroundings.clock.mono_ms();
+        self.in_use.since_ms.store(now_ms, Ordering::Release);
+        self.in_use
+            .generation
+            .store(policy.generation(), Ordering::Release);
     }
 
     fn wait(&self) -> Ready {
@@ -463,6 +490,7 @@ impl Worker {
                         tracing::debug!(%name, "too many look-ups wait");
                     }
                 }
+                Output::Unanswered(flow) => self.look_for_port(&flow, policy),
                 // A report lost here is repeated with the client's next SYN.
                 Output::UnknownClient(client) => drop(self.surroundings.unknown.try_send(client)),
                 Output::Record(record) => {
@@ -474,6 +502,29 @@ impl Worker {
             }
         }
         self.answer();
+    }
+
+    /// Refuses a flow whose SYN the kernel does not carry, if as many SYNs found no port as were refused for that.
+    fn look_for_port(&mut self, flow: &FlowKey, policy: &Snapshot) {
+        let now = self.surroundings.clock.now();
+        let looked = self.ports.is_without(&mut self.conntrack, &tuple_of(flow));
+        match looked {
+            Ok(false) => {}
+            Ok(true) => {
+                let store = Arc::clone(&self.surroundings.bindings);
+                let bindings = Under {
+                    store: &store,
+                    policy,
+                };
+                let env = Env {
+                    now,
+                    policy,
+                    bindings: &bindings,
+                };
+                self.inspector.handle_no_port(&env, flow);
+            }
+            Err(error) => tracing::debug!(%error, "looking whether a SYN is carried"),
+        }
     }
 
     fn answer(&mut self) {

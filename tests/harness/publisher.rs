@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ipc::control::{Document, Hello, Reply, Request};
+use ipc::control::{Document, Hello, Reply, Request, SourceState};
 use ipc::snapshot::SnapshotV1;
 use ipc::socket::Client;
 use policy::Draft;
@@ -41,6 +41,15 @@ impl Publisher {
             return Ok(adopted.generation);
         }
         bail!("not adopted: {reply:?}")
+    }
+
+    /// Says whether its source can be read.
+    pub fn source(&mut self, state: SourceState) -> Result<()> {
+        let reply = self.client.call(&Request::Source(state))?;
+        if matches!(reply, Reply::Noted) {
+            return Ok(());
+        }
+        bail!("not noted: {reply:?}")
     }
 }
 

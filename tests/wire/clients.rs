@@ -11,8 +11,18 @@ use crate::scene::Scene;
 
 /// Connects from one of the client's addresses, as its kernel does.
 pub(crate) fn dial(lab: &Topology, asker: Asker, to: SocketAddr) -> std::io::Result<TcpStream> {
+    dial_from(lab, asker, 0, to)
+}
+
+/// The same from a port of one's own choice.
+pub(crate) fn dial_from(
+    lab: &Topology,
+    asker: Asker,
+    port: u16,
+    to: SocketAddr,
+) -> std::io::Result<TcpStream> {
     let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
-    let from = SocketAddr::new(asker.address(family), 0);
+    let from = SocketAddr::new(asker.address(family), port);
     lab.client
         .enter(|| {
             let domain = if to.is_ipv4() {

@@ -11,7 +11,7 @@ fn tier() -> String {
 }
 
 /// Codes that no packet of this build provokes, and why.
-const NOT_PROVOKED: [(Reason, &str); 4] = [
+const NOT_PROVOKED: [(Reason, &str); 3] = [
     (
         Reason::CertificateInvalid,
         "reserved for the certificate witness",
@@ -19,10 +19,6 @@ const NOT_PROVOKED: [(Reason, &str); 4] = [
     (
         Reason::CertificateRevoked,
         "reserved for the certificate witness",
-    ),
-    (
-        Reason::NatPorts,
-        "reserved: the kernel drops the SYN behind the last chain and tells nobody",
     ),
     (
         Reason::Internal,

@@ -58,6 +58,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn clients_beyond_the_bound_share_one_allowance_until_others_are_silent() {
+        let limits = Limits {
+            refusal_clients: 2,
+            ..Limits::default()
+        };
+        let mut allowances = Allowances::default();
+        let client = |last| IpAddr::from([10, 0, 0, last]);
+        let mut logged = |last, now_ms| {
+            let refusals =
+                (0..20).filter(|_| allowances.ask(client(last), now_ms, &limits).is_some());
+            (refusals.count(), allowances.clients.len())
+        };
+        assert_eq!((logged(1, 1_000), logged(2, 1_000)), ((10, 1), (10, 2)));
+        assert_eq!((logged(3, 1_000), logged(4, 1_000)), ((10, 2), (0, 2)));
+        assert_eq!(logged(4, 90_000), (10, 1));
+    }
+
+    #[test]
     fn a_burst_is_cut_and_the_next_line_says_by_how_much() {
         let limits = Limits::default();
         let mut allowances = Allowances::default();

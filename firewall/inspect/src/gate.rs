@@ -26,6 +26,9 @@ const FRESH: u8 = 4;
 const NAMES_TAKING_TURNS: usize = 4_096;
 /// Of these, names whose state is looked at for one SYN.
 const NAMES_CONSIDERED: usize = 256;
+/// How long after a SYN was let through the kernel must have an entry of it: not before a client sends it again by
+/// itself, and not after the ruleset's ten seconds for an unanswered one.
+const CARRIED_MS: std::ops::Range<u64> = 500..9_500;
 
 /// What the gates say of a SYN.
 #[derive(Clone, Debug)]
@@ -73,8 +76,13 @@ impl Inspector {
                 self.table.put(flow);
             }
             (Stage::AwaitingSynAck, true) => {
+                let passed_ms = flow.deadline.saturating_sub(self.limits.syn_ms);
+                let age_ms = env.now.mono_ms.saturating_sub(passed_ms);
                 flow.deadline = env.now.mono_ms.saturating_add(self.limits.syn_ms).max(1);
                 self.answer(token, Verdict::Pass);
+                if CARRIED_MS.contains(&age_ms) {
+                    self.outputs.push_back(Output::Unanswered(flow.key));
+                }
                 self.table.put(flow);
             }
             // Another initial number while the first is in use: neither is believed. The
@@ -89,6 +97,18 @@ impl Inspector {
                 self.abandon(flow);
                 self.first_syn(env, token, key, segment.seq);
             }
+        }
+    }
+
+    /// See [`Inspector::handle_no_port`].
+    pub(crate) fn no_port(&mut self, env: &Env<'_>, key: &FlowKey) {
+        let Some(flow) = self.table.take(key) else {
+            return;
+        };
+        if matches!(flow.stage, Stage::AwaitingSynAck) {
+            self.refuse_for(env, flow, Side::Client, Reason::NatPorts);
+        } else {
+            self.table.put(flow);
         }
     }
 

@@ -164,6 +164,11 @@ impl Inspector {
             .no_such_client(client, env.now.mono_ms, &self.limits);
     }
 
+    /// Learns that the kernel carries nothing of an [`Output::Unanswered`]: no source port is left for translation.
+    pub fn handle_no_port(&mut self, env: &Env<'_>, flow: &FlowKey) {
+        self.no_port(env, flow);
+    }
+
     /// Judges every undecided flow again, by the policy that has just come into force. A flow
     /// that is met by a packet before this was called is judged again by that.
     pub fn handle_policy(&mut self, env: &Env<'_>) {

@@ -96,6 +96,22 @@ mod tests {
     }
 
     #[test]
+    fn clients_beyond_the_bound_have_none_until_others_are_forgotten() {
+        let limits = Limits {
+            refusal_clients: 2,
+            ..Limits::default()
+        };
+        let mut misses = Misses::default();
+        let mut take = |last, now_ms| misses.take((client(last), server(1)), now_ms, &limits);
+        assert_eq!(
+            [take(1, 0), take(2, 0), take(3, 0), take(1, 0)],
+            [true, true, false, true]
+        );
+        assert!(!take(3, 9_999) && take(3, 10_000));
+        assert_eq!(misses.clients.len(), 1);
+    }
+
+    #[test]
     fn a_scan_is_cut_and_another_client_has_its_own_share() {
         let limits = Limits::default();
         let mut misses = Misses::default();

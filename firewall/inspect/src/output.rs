@@ -94,6 +94,9 @@ pub enum Output {
     /// [`Class::Kill`] from then on. Comes before resets whose numbers are not certain: a careful
     /// receiver answers those with the right ones (RFC 5961, section 3.2).
     Ending(FlowKey),
+    /// This flow's SYN, sent again, was let through again. Where the kernel has no entry of the first, it found no port
+    /// to translate it to: say so with [`handle_no_port`](crate::Inspector::handle_no_port).
+    Unanswered(FlowKey),
     /// Delete this flow's conntrack entry, so that a SYN retransmission starts afresh.
     Forget(FlowKey),
     /// Resolve a name.

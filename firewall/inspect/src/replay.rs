@@ -328,6 +328,7 @@ impl Replay {
                 Output::Verdict { .. }
                 | Output::Reset(_)
                 | Output::Forget(_)
+                | Output::Unanswered(_)
                 | Output::Ending(_) => {}
                 Output::UnknownClient(_) => came.unknown = true,
                 Output::Query(query) => {

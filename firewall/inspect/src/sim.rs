@@ -20,6 +20,7 @@ mod evasion_message;
 mod gates;
 mod leniency;
 mod lifetime;
+mod nat_ports;
 mod promises;
 mod property;
 mod protocols;
@@ -130,6 +131,7 @@ pub(crate) struct World {
     pub(crate) queries: Vec<Query>,
     pub(crate) forgotten: Vec<FlowKey>,
     pub(crate) unknown: Vec<IpAddr>,
+    pub(crate) unanswered: Vec<FlowKey>,
     next_token: u32,
 }
 
@@ -165,6 +167,7 @@ impl World {
             queries: Vec::new(),
             forgotten: Vec::new(),
             unknown: Vec::new(),
+            unanswered: Vec::new(),
             next_token: 0,
         }
     }
@@ -190,6 +193,7 @@ impl World {
                 Output::Reset(reset) => self.resets.push(reset),
                 Output::Forget(key) => self.forgotten.push(key),
                 Output::Ending(_) => {}
+                Output::Unanswered(key) => self.unanswered.push(key),
                 Output::Query(query) => self.queries.push(query),
                 Output::UnknownClient(addr) => self.unknown.push(addr),
                 Output::Record(record) | Output::Session(record) => self.records.push(*record),

@@ -104,6 +104,18 @@ impl Document {
     }
 }
 
+/// The document in the body of a [`Request::Publish`], without reading either; `None` of any other request. Megabytes
+/// are then looked at once, by whoever reads the document.
+#[must_use]
+pub fn published(body: &[u8]) -> Option<&[u8]> {
+    body.strip_prefix(PUBLISH_BEGINS)?
+        .strip_suffix(PUBLISH_ENDS)
+}
+
+/// What is before and after the document, as [`Request::Publish`] is written.
+const PUBLISH_BEGINS: &[u8] = b"{\"publish\":";
+const PUBLISH_ENDS: &[u8] = b"}";
+
 impl PartialEq for Document {
     fn eq(&self, other: &Self) -> bool {
         self.as_json() == other.as_json()
@@ -273,6 +285,12 @@ mod tests {
         };
         assert_eq!(document.as_json(), r#"{"version":2,"of":"a later build"}"#);
         assert_eq!(serde_json::to_string(&request).unwrap(), json);
+        assert_eq!(
+            published(json.as_bytes()),
+            Some(document.as_json().as_bytes())
+        );
+        let status = serde_json::to_vec(&Request::Status).unwrap();
+        assert_eq!(published(&status), None);
     }
 
     #[test]

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::{OLDEST_VERSION, VERSION};
 
 mod convert;
+mod large;
 mod stored;
 
 pub use convert::InvalidSnapshot;
-pub use stored::{StoredOverlayV1, StoredV1, read_stored};
+pub use large::{ReadDraftError, read_draft};
+pub use stored::{StoredOverlayV1, StoredV1, read_stored, stored_head, stored_tail};
 
 /// Why a document cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,6 @@
 //! What became different between two policies, line by line for the config log.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::Hash;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::snapshot::address_text;
 use crate::words::words;
@@ -112,25 +111,39 @@ fn differing_lines(old: &Draft, new: &Draft) -> (BTreeSet<ConfigChange>, BTreeSe
 
 /// What is not the same in both. Items under one key stay together: the same item beside another of its key
 /// is kept in both, and falls out when lines are compared.
-fn differing<'a, T: PartialEq, K: Eq + Hash>(
+fn differing<'a, T: PartialEq, K: Ord>(
     old: &'a [T],
     new: &'a [T],
     key: impl Fn(&T) -> &K,
 ) -> (Vec<&'a T>, Vec<&'a T>) {
-    let mut before: HashMap<&K, Vec<&T>> = HashMap::with_capacity(old.len());
-    for item in old {
-        before.entry(key(item)).or_default().push(item);
+    // Of policies that were adopted both are in order already.
+    let (old, new) = (by_key(old, &key), by_key(new, &key));
+    let (mut old, mut new) = (old.as_slice(), new.as_slice());
+    let mut differing = (Vec::new(), Vec::new());
+    while let Some(next) = old
+        .first()
+        .into_iter()
+        .chain(new.first())
+        .map(|item| key(item))
+        .min()
+    {
+        let (before, rest) = old.split_at(old.iter().take_while(|item| key(item) == next).count());
+        old = rest;
+        let (after, rest) = new.split_at(new.iter().take_while(|item| key(item) == next).count());
+        new = rest;
+        if before != after {
+            differing.0.extend_from_slice(before);
+            differing.1.extend_from_slice(after);
+        }
     }
-    let mut after: HashMap<&K, Vec<&T>> = HashMap::with_capacity(new.len());
-    for item in new {
-        after.entry(key(item)).or_default().push(item);
-    }
-    let is_same = |item: &&T| before.get(key(item)) == after.get(key(item));
-    let differs = |item: &&T| !is_same(item);
-    (
-        old.iter().filter(differs).collect(),
-        new.iter().filter(differs).collect(),
-    )
+    differing
+}
+
+/// Items by their keys, those of one key in the order they had.
+fn by_key<'a, T, K: Ord>(items: &'a [T], key: &impl Fn(&T) -> &K) -> Vec<&'a T> {
+    let mut items: Vec<&T> = items.iter().collect();
+    items.sort_by(|a, b| key(a).cmp(key(b)));
+    items
 }
 
 /// What groups and clients make, each line once, without an outcome.

@@ -71,6 +71,19 @@ impl CanonicalDraft {
         Ok(Self { draft, policy_id })
     }
 
+    /// The same with its index, which is built while the content is identified.
+    ///
+    /// # Errors
+    ///
+    /// As [`CanonicalDraft::new`].
+    pub fn with_index(draft: Draft) -> Result<(Self, Index), RejectedDraft> {
+        let draft = canonical::canonicalise(draft)?;
+        let identify = || canonical::policy_id(&draft);
+        let (policy_id, index) = both(&draft, identify, || Index::of(&draft));
+        let policy_id = policy_id?;
+        Ok((Self { draft, policy_id }, index))
+    }
+
     /// The content.
     pub const fn draft(&self) -> &Draft {
         &self.draft
@@ -83,17 +96,47 @@ impl CanonicalDraft {
 
     /// The longer part of compiling, apart so that the content can be put elsewhere meanwhile.
     pub fn index(&self) -> Index {
-        let draft = &self.draft;
+        Index::of(&self.draft)
+    }
+}
+
+impl Index {
+    /// Indexes a draft in canonical order, its names and its clients at the same time.
+    fn of(draft: &Draft) -> Self {
         let rules = RuleTable::build(draft);
-        Index {
-            names: NameIndex::build(draft),
+        let index_names = || NameIndex::build(draft);
+        let (names, clients) = both(draft, index_names, || ClientTable::build(draft, &rules));
+        Self {
+            names,
             addresses: AddressIndex::build(draft),
-            clients: ClientTable::build(draft, &rules),
+            clients,
             served: PrefixTable::build(draft.served.iter().copied()),
             rules,
         }
     }
 }
+
+/// Does two things with a draft, at the same time where it is large enough to be worth a thread.
+fn both<A: Send, B>(
+    draft: &Draft,
+    one: impl Fn() -> A + Sync,
+    other: impl FnOnce() -> B,
+) -> (A, B) {
+    if draft.clients.len().saturating_add(draft.groups.len()) < WORTH_A_THREAD {
+        return (one(), other());
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("compile".to_owned());
+        let thread = thread.spawn_scoped(scope, &one);
+        let other = other();
+        // Without a thread it is done here.
+        let done = thread.ok().and_then(|thread| thread.join().ok());
+        (done.unwrap_or_else(&one), other)
+    })
+}
+
+/// Clients and groups from which on a policy is compiled by several threads.
+const WORTH_A_THREAD: usize = 2_000;
 
 impl Snapshot {
     /// Compiles a draft.
@@ -102,8 +145,7 @@ impl Snapshot {
     ///
     /// When the draft is past a limit. It is refused whole.
     pub fn compile(draft: Draft, generation: u64) -> Result<Self, RejectedDraft> {
-        let content = CanonicalDraft::new(draft)?;
-        let index = content.index();
+        let (content, index) = CanonicalDraft::with_index(draft)?;
         Ok(Self::new(content, index, generation))
     }
 

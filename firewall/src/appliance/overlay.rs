@@ -9,7 +9,7 @@ use ipc::control::{Adopted, Rejected};
 use policy::Draft;
 use policy::inventory::Scope;
 
-use super::Appliance;
+use super::{Appliance, Arrival};
 use crate::policy_store::Overlaid;
 use crate::provider::{FileProvider, ProviderError};
 
@@ -21,15 +21,16 @@ const SOURCE: &str = "overlay";
 pub(super) struct Overlay {
     provider: FileProvider,
     text: Option<String>,
+    /// What was published, while there is a text; otherwise it is what is in force.
     published: Option<Draft>,
 }
 
 impl Overlay {
     /// The overlay at `path`, over a policy that was in force before the start.
-    pub(super) fn new(path: &Path, in_force: Option<&Draft>, kept: Option<Overlaid>) -> Self {
+    pub(super) fn new(path: &Path, kept: Option<Overlaid>) -> Self {
         let (text, published) = match kept {
             Some(kept) => (Some(kept.text), Some(kept.published)),
-            None => (None, in_force.cloned()),
+            None => (None, None),
         };
         Self {
             provider: FileProvider::new(path),
@@ -44,14 +45,13 @@ impl Appliance {
     ///
     /// # Errors
     /// As [`Appliance::adopt`].
-    pub fn publish(&mut self, draft: Draft) -> Result<Adopted, Rejected> {
-        let Some(overlay) = &mut self.overlay else {
-            return self.adopt(draft);
-        };
-        let Some(text) = overlay.text.clone() else {
-            let adopted = self.adopt(draft.clone())?;
-            self.note_published(draft);
-            return Ok(adopted);
+    pub fn publish(&mut self, draft: Draft, arrival: Arrival) -> Result<Adopted, Rejected> {
+        let overlay = self.overlay.as_mut();
+        let Some((overlay, text)) = overlay.and_then(|overlay| {
+            let text = overlay.text.clone()?;
+            Some((overlay, text))
+        }) else {
+            return self.adopt_arrived(draft, arrival);
         };
         let scope = Scope::Overlay(&draft.preferences);
         let added = overlay.provider.parse(&text, scope);
@@ -63,15 +63,17 @@ impl Appliance {
             published: draft,
             text,
         };
-        let adopted = self.adopt_overlaid(lay_over(&overlaid.published, added), &overlaid)?;
-        self.note_published(overlaid.published);
+        let adopted = self.adopt_overlaid(lay_over(&overlaid.published, added), Some(&overlaid))?;
+        if let Some(overlay) = &mut self.overlay {
+            overlay.published = Some(overlaid.published);
+        }
         Ok(adopted)
     }
 
-    fn note_published(&mut self, draft: Draft) {
-        if let Some(overlay) = &mut self.overlay {
-            overlay.published = Some(draft);
-        }
+    /// Whether something is laid over what is published.
+    pub(super) fn has_overlay(&self) -> bool {
+        let overlay = self.overlay.as_ref();
+        overlay.is_some_and(|overlay| overlay.text.is_some())
     }
 
     /// The file of the overlay, to be watched.
@@ -94,6 +96,7 @@ impl Appliance {
     }
 
     fn try_overlay(&mut self) -> Result<(), ProviderError> {
+        let in_force = self.policy();
         let Some(overlay) = &mut self.overlay else {
             return Ok(());
         };
@@ -101,7 +104,10 @@ impl Appliance {
         if text.is_none() && overlay.text.is_none() {
             return Ok(());
         }
-        let published = overlay.published.clone();
+        let published = match &overlay.text {
+            Some(_) => overlay.published.clone(),
+            None => in_force.map(|policy| policy.draft().clone()),
+        };
         let preferences = published.as_ref().map(|draft| draft.preferences.clone());
         let preferences = preferences.unwrap_or_default();
         let added = match &text {
@@ -113,16 +119,20 @@ impl Appliance {
         let Some(published) = published else {
             return Ok(());
         };
-        let adopted = match added.zip(text) {
+        let (adopted, published) = match added.zip(text) {
             Some((added, text)) => {
                 let merged = lay_over(&published, added);
-                self.adopt_overlaid(merged, &Overlaid { published, text })
+                let of = Overlaid { published, text };
+                (self.adopt_overlaid(merged, Some(&of)), Some(of.published))
             }
-            None => self.adopt(published),
+            None => (self.adopt(published), None),
         };
-        // Why it was rejected is in the config log already.
-        if let (Err(_), Some(overlay)) = (adopted, &mut self.overlay) {
-            overlay.text = before;
+        if let Some(overlay) = &mut self.overlay {
+            match adopted {
+                Ok(_) => overlay.published = published,
+                // Why it was rejected is in the config log already.
+                Err(_) => overlay.text = before,
+            }
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use super::StreamSize;
 pub struct Spool {
     dir: PathBuf,
     max_bytes: u64,
+    max_segments: usize,
     writers: [Writer; 4],
     closed: Vec<Segment>,
     closed_bytes: u64,
@@ -71,6 +72,7 @@ impl Spool {
         let mut spool = Self {
             dir: dir.to_owned(),
             max_bytes,
+            max_segments: SEGMENTS_MAX,
             writers: Stream::ALL.map(|stream| Writer {
                 stream,
                 next: 1,
@@ -158,13 +160,13 @@ impl Spool {
         remove(&self.path(stream, number))
     }
 
-    /// Deletes the oldest closed segments until the spool fits its size again.
+    /// Deletes the oldest closed segments until the spool fits its size, and its number of files, again.
     ///
     /// # Errors
     /// When a file cannot be deleted.
     pub fn evict(&mut self) -> io::Result<Vec<Evicted>> {
         let mut evicted = Vec::new();
-        while self.bytes() > self.max_bytes {
+        while self.bytes() > self.max_bytes || self.closed.len() > self.max_segments {
             if self.closed.is_empty() {
                 break;
             }
@@ -386,6 +388,8 @@ fn remove(path: &Path) -> io::Result<()> {
 
 /// A segment closes at this size, DESIGN section 4.5.
 const SEGMENT_BYTES: u64 = 4 << 20;
+/// Closed segments: nearly two days of one every two seconds and stream, where nobody ships them.
+const SEGMENTS_MAX: usize = 1 << 18;
 /// ... or at this age.
 const SEGMENT_MS: u64 = 2_000;
 /// How long a written line may stay unsynced.
@@ -451,6 +455,21 @@ mod tests {
         spool.shipped(Stream::Flow, 77).unwrap();
         assert_eq!((spool.bytes(), spool.closed().len()), (0, 0));
         assert!(!dir.path().join("flow/00000001.jsonl").exists());
+    }
+
+    #[test]
+    fn spool_of_too_many_files_loses_its_oldest_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), 1 << 30).unwrap();
+        spool.max_segments = 2;
+        for time in 0..4 {
+            spool.append(Stream::Dns, b"{}\n", time * 10_000).unwrap();
+            spool.tick(time * 10_000 + 2_000).unwrap();
+        }
+        let evicted = spool.evict().unwrap();
+        assert_eq!(evicted.iter().map(|one| one.lines).sum::<u64>(), 2);
+        assert_eq!(spool.closed()[0].number, 3);
+        assert!(!dir.path().join("dns/00000002.jsonl").exists());
     }
 
     #[test]

@@ -86,6 +86,22 @@ fn full_log_counts_and_never_stalls_a_packet() {
 }
 
 #[test]
+fn a_config_line_waits_for_room_where_a_flow_line_is_lost() {
+    let (sender, receiver) = sync_channel(1);
+    let counts = Arc::new(LogCounts::default());
+    let log = FlowLog { sender, counts };
+    let policy = policy::Snapshot::compile(policy::Draft::default(), 0).unwrap();
+    let stamp = crate::configlog::Stamp::new(&policy, "lab", 1);
+    let reader = std::thread::spawn(move || receiver.iter().count());
+    for _ in 0..100 {
+        log.config(stamp.fault("policy", "a line of many"));
+    }
+    assert_eq!(log.counts().overrun(Stream::Config), 0);
+    drop(log);
+    assert_eq!(reader.join().unwrap(), 100);
+}
+
+#[test]
 fn lines_reach_the_spool_in_order_and_stop_closes_the_segment() {
     let dir = tempfile::tempdir().unwrap();
     let (log, thread) = start(dir.path(), 1 << 30, settings(1_024)).unwrap();

@@ -82,9 +82,15 @@ pub(super) struct FlowTable {
     /// Records of flows whose ends are in use again before their end was heard of: events and
     /// records come by two ways, and either may be ahead.
     earlier: HashMap<Key, Vec<FlowRecord>>,
+    /// How many records that is.
+    waiting: usize,
+    /// Records given up for want of room, whose connection has no other.
+    given_up: u64,
     /// Flows the kernel's table did not hold at the last look, by when they were allowed.
     suspects: HashSet<(Key, Option<u64>)>,
     max: usize,
+    /// Most of `waiting`: about 600 bytes each, as flows have.
+    earlier_max: usize,
 }
 
 impl FlowTable {
@@ -92,8 +98,11 @@ impl FlowTable {
         Self {
             flows: HashMap::new(),
             earlier: HashMap::new(),
+            waiting: 0,
+            given_up: 0,
             suspects: HashSet::new(),
             max,
+            earlier_max: (max / EARLIER_SHARE).max(EARLIER_MAX),
         }
     }
 
@@ -134,13 +143,33 @@ impl FlowTable {
             ..
         }) = self.flows.insert(key, fresh)
         {
-            let earlier = self.earlier.entry(key).or_default();
-            earlier.push(*before);
-            if earlier.len() > EARLIER_MAX {
-                earlier.remove(0);
-            }
+            self.keep_earlier(key, *before);
         }
         self.flows.get(&key)?.record.as_deref()
+    }
+
+    /// Keeps the record of a flow whose ends are in use again, with as many others as there is room for.
+    fn keep_earlier(&mut self, key: Key, before: FlowRecord) {
+        let earlier = self.earlier.entry(key).or_default();
+        earlier.push(before);
+        self.waiting = self.waiting.saturating_add(1);
+        if earlier.len() <= EARLIER_MAX && self.waiting <= self.earlier_max {
+            return;
+        }
+        let oldest = earlier.remove(0);
+        self.waiting = self.waiting.saturating_sub(1);
+        if earlier.is_empty() {
+            self.earlier.remove(&key);
+        }
+        // Another request of a connection that has a record is no loss.
+        self.given_up = self
+            .given_up
+            .saturating_add(u64::from(oldest.http.is_none()));
+    }
+
+    /// How many flows were given up since this was last asked: their end will not be known.
+    pub(super) fn take_given_up(&mut self) -> u64 {
+        std::mem::take(&mut self.given_up)
     }
 
     /// Takes in a flow nobody knows anything of; false when it is known, or there is no room.
@@ -182,9 +211,11 @@ impl FlowTable {
         let Some(mut earlier) = self.earlier.remove(key) else {
             return Taken { record, lost: 0 };
         };
+        self.waiting = self.waiting.saturating_sub(earlier.len());
         let (later, mut ended): (Vec<_>, Vec<_>) =
             earlier.drain(..).partition(|record| is_later(record));
         if !later.is_empty() {
+            self.waiting = self.waiting.saturating_add(later.len());
             self.earlier.insert(*key, later);
         }
         // Requests of one connection, or a connection whose event is lost: the newest is the one.
@@ -227,6 +258,7 @@ impl FlowTable {
         });
         let flows = &self.flows;
         self.earlier.retain(|key, _| flows.contains_key(key));
+        self.waiting = self.earlier.values().map(Vec::len).sum();
         gone
     }
 
@@ -238,3 +270,5 @@ impl FlowTable {
 
 /// Records kept of flows that had the same ends before.
 const EARLIER_MAX: usize = 8;
+/// Of all ends together, to as many flows.
+const EARLIER_SHARE: usize = 16;

@@ -230,6 +230,34 @@ fn ports_in_use_again_within_a_millisecond_lose_no_end() {
 }
 
 #[test]
+fn records_of_earlier_flows_are_bounded_and_those_given_up_counted() {
+    let mut flows = FlowTable::new(16 * 64);
+    // One pair of ends, over and over: the newest and eight earlier ones stay.
+    for time in 0..20 {
+        flows.insert(at(time));
+    }
+    assert_eq!(flows.take_given_up(), 11);
+    // Many pairs, each a second time: there is room for so many, and no more.
+    let of_port = |port: u16, time: u64| {
+        Box::new(FlowRecord {
+            src: SocketAddr::from(([10, 0, 0, 2], port)),
+            ..*at(time)
+        })
+    };
+    for time in [100, 200] {
+        for port in 0..64 {
+            assert!(flows.insert(of_port(port, time)).is_some());
+        }
+    }
+    assert_eq!(flows.take_given_up(), 8);
+    // What ends makes room.
+    let key = Key::of_record(&of_port(0, 0));
+    assert_eq!(flows.take(&key, 150).record.unwrap().unix_ms, 100);
+    flows.insert(of_port(1, 300));
+    assert_eq!(flows.take_given_up(), 0);
+}
+
+#[test]
 fn full_table_takes_no_more_flows() {
     let mut flows = FlowTable::new(1);
     assert!(flows.insert(at(1)).is_some());

@@ -132,3 +132,65 @@ fn policy_that_cannot_be_kept_is_not_adopted() {
     ));
     assert_eq!(instance(&store), Some("a".to_owned()));
 }
+
+#[test]
+fn a_policy_nobody_holds_is_freed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = PolicyStore::open(dir.path()).unwrap();
+    let first = store.adopt(draft("a"), 1).unwrap().snapshot;
+    let policy = Arc::downgrade(&first);
+    store.adopt(draft("b"), 2).unwrap();
+    store.free_retired();
+    assert_eq!(store.retired.len(), 1, "somebody holds it");
+    drop(first);
+    assert!(
+        policy.upgrade().is_some(),
+        "it is not freed by whoever lets go of it last"
+    );
+    store.free_retired();
+    assert!(policy.upgrade().is_none() && store.retired.is_empty());
+}
+
+#[test]
+fn a_published_document_is_kept_as_it_came_and_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = PolicyStore::open(dir.path()).unwrap();
+    let json = SnapshotV1::from(&draft("a")).to_json().unwrap();
+    let document: Arc<[u8]> = json
+        .replace(",\"clients\"", ", \"clients\"")
+        .into_bytes()
+        .into();
+    let published = ipc::snapshot::read_draft(&document).unwrap();
+    let writing = store.begin(Arc::clone(&document), 7);
+    let adopted = store.adopt_published(published.clone(), writing).unwrap();
+    assert_eq!((adopted.snapshot.generation(), adopted.changed), (1, true));
+    // The same again is no change, and leaves no file behind.
+    let writing = store.begin(document, 8);
+    assert!(!store.adopt_published(published, writing).unwrap().changed);
+    assert!(!dir.path().join("snapshot.json.new").exists());
+    drop(store);
+    let (store, found) = PolicyStore::open(dir.path()).unwrap();
+    assert!(
+        found.in_force && found.faults.is_empty(),
+        "{:?}",
+        found.faults
+    );
+    assert_eq!(
+        (instance(&store), store.adopted_unix_ms()),
+        (Some("a".to_owned()), Some(7))
+    );
+    assert_eq!(
+        store.current().load().policy_id(),
+        adopted.snapshot.policy_id()
+    );
+}
+
+#[test]
+fn a_document_that_is_refused_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = PolicyStore::open(dir.path()).unwrap();
+    store.adopt(draft("a"), 1).unwrap();
+    drop(store.begin(Arc::from(&b"{"[..]), 2).unwrap());
+    assert!(!dir.path().join("snapshot.json.new").exists());
+    assert_eq!(store.adopt(draft("b"), 3).unwrap().snapshot.generation(), 2);
+}

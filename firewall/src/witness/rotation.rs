@@ -298,6 +298,18 @@ mod tests {
     }
 
     #[test]
+    fn names_that_rotate_are_bounded_and_one_more_is_asked_for_like_any_other() {
+        let mut rotations = Rotations::new(400);
+        for index in 0..=NAMES_MAX {
+            let name: Name = format!("n{index}.example.org").parse().unwrap();
+            rotations.note(&name, shown(8, 8, true), 1, 0);
+        }
+        assert_eq!(rotations.names.len(), NAMES_MAX);
+        let last: Name = format!("n{NAMES_MAX}.example.org").parse().unwrap();
+        assert!(!rotations.contains(&last) && !rotations.is_unsettled(&last));
+    }
+
+    #[test]
     fn a_name_nobody_uses_is_not_sampled() {
         let mut rotations = Rotations::new(400);
         rotations.note(&name(), shown(8, 8, true), 1, 0);

@@ -200,6 +200,24 @@ mod tests {
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
     #[test]
+    fn clients_counted_apart_are_bounded_and_one_more_has_no_look_up_until_others_are_silent() {
+        let client = |number: u32| IpAddr::from(number.to_be_bytes());
+        let mut spending = Spending::default();
+        for number in 0..u32::try_from(CLIENTS_MAX).unwrap() {
+            assert!(spending.charge(client(number), Charge::Miss, 1, 0));
+        }
+        let more = client(u32::MAX);
+        assert!(!spending.charge(more, Charge::Miss, 1, 0));
+        assert!(
+            spending.charge(client(7), Charge::Miss, 1, 0),
+            "who has a place goes on"
+        );
+        assert_eq!(spending.clients.len(), CLIENTS_MAX);
+        assert!(spending.charge(more, Charge::Miss, 1, 3_600_000));
+        assert_eq!(spending.clients.len(), 1);
+    }
+
+    #[test]
     fn a_scan_causes_no_more_than_nine_questions_in_any_second_and_three_in_the_long_run() {
         for questions in [1, 3] {
             let mut spending = Spending::default();

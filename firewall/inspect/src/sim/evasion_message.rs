@@ -164,12 +164,8 @@ fn row_55_dns_over_tls_has_no_port() {
     assert_eq!(world.refusal(), Some(Reason::PortNotAllowed));
 }
 
-/// Reasons that are decided outside the engine: by the certificate witness, by the kernel.
-const ELSEWHERE: [Reason; 3] = [
-    Reason::CertificateInvalid,
-    Reason::CertificateRevoked,
-    Reason::NatPorts,
-];
+/// Reasons that are decided outside the engine, by the certificate witness.
+const ELSEWHERE: [Reason; 2] = [Reason::CertificateInvalid, Reason::CertificateRevoked];
 
 #[test]
 fn every_reason_of_the_engine_has_a_test() {
@@ -179,6 +175,7 @@ fn every_reason_of_the_engine_has_a_test() {
         include_str!("gates.rs"),
         include_str!("leniency.rs"),
         include_str!("lifetime.rs"),
+        include_str!("nat_ports.rs"),
         include_str!("promises.rs"),
         include_str!("protocols.rs"),
     ]

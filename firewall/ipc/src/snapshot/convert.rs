@@ -29,6 +29,14 @@ impl InvalidSnapshot {
             why: why.to_string(),
         }
     }
+
+    /// The same, told by whoever holds the object that this was found in.
+    fn within(self, object: impl fmt::Display) -> Self {
+        Self {
+            place: format!("{object}.{}", self.place),
+            ..self
+        }
+    }
 }
 
 impl TryFrom<SnapshotV1> for Draft {
@@ -37,7 +45,7 @@ impl TryFrom<SnapshotV1> for Draft {
     fn try_from(document: SnapshotV1) -> Result<Self, InvalidSnapshot> {
         Ok(Self {
             preferences: preferences(&document.preferences)?,
-            groups: each("groups", document.groups, group)?,
+            groups: groups(document.groups)?,
             clients: document.clients.into_iter().map(client).collect(),
             served: document.served,
             faults: each("faults", document.faults, fault)?,
@@ -45,15 +53,23 @@ impl TryFrom<SnapshotV1> for Draft {
     }
 }
 
-/// Converts a list, telling each conversion where it is.
+/// Converts every group.
+pub(super) fn groups(documents: Vec<GroupV1>) -> Result<Vec<Group>, InvalidSnapshot> {
+    each("groups", documents, group)
+}
+
+/// Converts a list. Where something is, is put together on the way out only: a large policy has tens of thousands of
+/// places, and as a rule nothing is wrong at any.
 fn each<A, B>(
-    place: &str,
+    list: &str,
     items: Vec<A>,
-    convert: impl Fn(&str, A) -> Result<B, InvalidSnapshot>,
+    convert: impl Fn(A) -> Result<B, InvalidSnapshot>,
 ) -> Result<Vec<B>, InvalidSnapshot> {
     let numbered = items.into_iter().enumerate();
     numbered
-        .map(|(index, item)| convert(&format!("{place}[{index}]"), item))
+        .map(|(index, item)| {
+            convert(item).map_err(|invalid| invalid.within(format_args!("{list}[{index}]")))
+        })
         .collect()
 }
 
@@ -100,21 +116,18 @@ fn date(place: &str, text: &str) -> Result<Date, InvalidSnapshot> {
     Date::parse(text).map_err(|why| InvalidSnapshot::new(place, why))
 }
 
-fn group(place: &str, document: GroupV1) -> Result<Group, InvalidSnapshot> {
-    let rules = each(&format!("{place}.rules"), document.rules, rule)?;
+fn group(document: GroupV1) -> Result<Group, InvalidSnapshot> {
+    let rules = each("rules", document.rules, rule)?;
     Ok(Group {
         gid: document.gid,
         rules,
     })
 }
 
-fn rule(place: &str, document: RuleV1) -> Result<Rule, InvalidSnapshot> {
+fn rule(document: RuleV1) -> Result<Rule, InvalidSnapshot> {
     let (from, to) = document.ports;
     if from > to {
-        return Err(InvalidSnapshot::new(
-            format_args!("{place}.ports"),
-            "the first is over the last",
-        ));
+        return Err(InvalidSnapshot::new("ports", "the first is over the last"));
     }
     Ok(Rule {
         rule: document.rule,
@@ -125,12 +138,11 @@ fn rule(place: &str, document: RuleV1) -> Result<Rule, InvalidSnapshot> {
         },
         ports: PortRange { from, to },
         cidr: document.cidr,
-        entries: each(&format!("{place}.entries"), document.entries, entry)?,
+        entries: each("entries", document.entries, entry)?,
     })
 }
 
-fn entry(place: &str, document: EntryV1) -> Result<Entry, InvalidSnapshot> {
-    let at = |part: &str| format!("{place}.{part}");
+fn entry(document: EntryV1) -> Result<Entry, InvalidSnapshot> {
     Ok(match document {
         EntryV1::Name {
             kind,
@@ -139,10 +151,9 @@ fn entry(place: &str, document: EntryV1) -> Result<Entry, InvalidSnapshot> {
             list,
         } => Entry::Name {
             kind: kind.into(),
-            name: Name::parse(name.as_bytes())
-                .map_err(|why| InvalidSnapshot::new(at("name"), why))?,
+            name: Name::parse(name.as_bytes()).map_err(|why| InvalidSnapshot::new("name", why))?,
             host_key: match host_key {
-                Some(text) => Some(word::<HostKeyPin>(&at("host_key"), &text)?),
+                Some(text) => Some(word::<HostKeyPin>("host_key", &text)?),
                 None => None,
             },
             list,
@@ -154,12 +165,12 @@ fn entry(place: &str, document: EntryV1) -> Result<Entry, InvalidSnapshot> {
         } => Entry::Pattern {
             kind: kind.into(),
             pattern: Pattern::parse(&pattern)
-                .map_err(|why| InvalidSnapshot::new(at("pattern"), why))?,
+                .map_err(|why| InvalidSnapshot::new("pattern", why))?,
             list,
         },
         EntryV1::Address { comment } => Entry::Address { comment },
         EntryV1::SeeThru { until } => Entry::SeeThru {
-            until: date(&at("until"), &until)?,
+            until: date("until", &until)?,
         },
     })
 }
@@ -172,9 +183,9 @@ fn client(document: ClientV1) -> Client {
     }
 }
 
-fn fault(place: &str, document: FaultV1) -> Result<Fault, InvalidSnapshot> {
+fn fault(document: FaultV1) -> Result<Fault, InvalidSnapshot> {
     Ok(Fault {
-        kind: word(&format!("{place}.kind"), &document.kind)?,
+        kind: word("kind", &document.kind)?,
         object: document.object,
         rule: document.rule,
         list: document.list,

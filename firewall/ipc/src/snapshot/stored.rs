@@ -45,6 +45,40 @@ impl StoredV1 {
     }
 }
 
+/// The file's content before a policy that is put down as it was published: the document's own bytes follow, then
+/// [`stored_tail`]. In this order the bytes can be on their way to the disk before the policy's identity is known.
+///
+/// # Errors
+///
+/// Never in fact: a number and a time are JSON.
+pub fn stored_head(generation: u64, adopted: Timestamp) -> Result<Vec<u8>, serde_json::Error> {
+    let version = crate::VERSION;
+    let adopted = serde_json::to_string(&adopted)?;
+    let text = format!(
+        "{{\"version\":{version},\"generation\":{generation},\"adopted\":{adopted},\"snapshot\":"
+    );
+    Ok(text.into_bytes())
+}
+
+/// What ends a file that [`stored_head`] began.
+///
+/// # Errors
+///
+/// Never in fact: nothing in it fails to be JSON.
+pub fn stored_tail(
+    policy_id: &str,
+    overlay: Option<&StoredOverlayV1>,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let policy_id = serde_json::to_string(policy_id)?;
+    let mut tail = format!(",\"policy_id\":{policy_id}").into_bytes();
+    if let Some(overlay) = overlay {
+        tail.extend_from_slice(b",\"overlay\":");
+        serde_json::to_writer(&mut tail, overlay)?;
+    }
+    tail.push(b'}');
+    Ok(tail)
+}
+
 /// Reads a stored snapshot of any version this build knows.
 ///
 /// # Errors

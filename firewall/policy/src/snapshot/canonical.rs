@@ -1,6 +1,7 @@
 //! The one order of a draft's content, its limits and its identity.
 
 use std::collections::HashSet;
+use std::fmt::{Display, Write as _};
 
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
@@ -165,11 +166,15 @@ pub(super) fn policy_id(draft: &Draft) -> Result<String, RejectedDraft> {
     for (key, value) in draft.preferences.pairs() {
         content.item(b'p', [key, value.as_str()]);
     }
+    let (mut cidr, mut ports) = (String::new(), String::new());
     for group in &draft.groups {
         content.item(b'g', [group.gid.as_str()]);
         for rule in &group.rules {
-            let cidr = rule.cidr.map(|net| net.to_string()).unwrap_or_default();
-            let ports = rule.ports.to_string();
+            cidr.clear();
+            if let Some(net) = rule.cidr {
+                put(&mut cidr, net);
+            }
+            put(&mut ports, rule.ports);
             content.item(
                 b'r',
                 [rule.rule.as_str(), rule.transport.as_str(), &ports, &cidr],
@@ -178,10 +183,8 @@ pub(super) fn policy_id(draft: &Draft) -> Result<String, RejectedDraft> {
         }
     }
     for client in &draft.clients {
-        content.item(
-            b'c',
-            [client.net.to_string().as_str(), client.instance.as_str()],
-        );
+        put(&mut cidr, client.net);
+        content.item(b'c', [cidr.as_str(), client.instance.as_str()]);
         client
             .groups
             .iter()
@@ -195,12 +198,20 @@ pub(super) fn policy_id(draft: &Draft) -> Result<String, RejectedDraft> {
         return Err(RejectedDraft::Bytes(content.bytes));
     }
     Ok(content
-        .hash
-        .finalize()
-        .iter()
+        .finish()
+        .into_iter()
         .take(8)
         .map(|byte| format!("{byte:02x}"))
         .collect())
+}
+
+/// Replaces what a text holds.
+fn put(text: &mut String, by: impl Display) {
+    text.clear();
+    match write!(text, "{by}") {
+        // A string takes whatever it is given.
+        Ok(()) | Err(_) => {}
+    }
 }
 
 /// Content as it is hashed: each item is a tag, a count, and texts behind their lengths, so that no
@@ -208,8 +219,13 @@ pub(super) fn policy_id(draft: &Draft) -> Result<String, RejectedDraft> {
 #[derive(Default)]
 struct Content {
     hash: Sha256,
+    /// Bytes on their way into it: a hundred thousand short texts are dear one by one.
+    waiting: Vec<u8>,
     bytes: usize,
 }
+
+/// Bytes that go into the hash at a time.
+const HASHED_AT_ONCE: usize = 16 << 10;
 
 impl Content {
     fn item<const N: usize>(&mut self, tag: u8, texts: [&str; N]) {
@@ -243,7 +259,16 @@ impl Content {
     }
 
     fn add(&mut self, bytes: &[u8]) {
-        self.hash.update(bytes);
+        self.waiting.extend_from_slice(bytes);
         self.bytes = self.bytes.saturating_add(bytes.len());
+        if self.waiting.len() >= HASHED_AT_ONCE {
+            self.hash.update(&self.waiting);
+            self.waiting.clear();
+        }
+    }
+
+    fn finish(mut self) -> impl IntoIterator<Item = u8> {
+        self.hash.update(&self.waiting);
+        self.hash.finalize()
     }
 }

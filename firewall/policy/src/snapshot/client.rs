@@ -34,8 +34,11 @@ pub(super) struct PrefixTable {
 
 impl PrefixTable {
     /// Numbers prefixes from 0.
-    pub(super) fn build(prefixes: impl Iterator<Item = IpNet>) -> Self {
-        let mut table = Self::default();
+    pub(super) fn build(prefixes: impl ExactSizeIterator<Item = IpNet>) -> Self {
+        let mut table = Self {
+            hosts: HashMap::with_capacity(prefixes.len()),
+            ..Self::default()
+        };
         for (position, prefix) in prefixes.enumerate() {
             let number = rank_of(position);
             match prefix {

@@ -67,7 +67,8 @@ type Raw = (u32, Kind, Rank, Option<HostKeyPin>);
 impl NameIndex {
     /// Indexes a draft in canonical order, without the entries that preferences keep from working.
     pub(super) fn build(draft: &Draft) -> Self {
-        let mut ids: HashMap<Name, u32> = HashMap::new();
+        let rules = draft.groups.iter().map(|group| group.rules.len()).sum();
+        let mut ids: HashMap<Name, u32> = HashMap::with_capacity(rules);
         let mut pattern_ids: HashMap<&Pattern, u32> = HashMap::new();
         let (mut names, mut patterns): (Vec<Raw>, Vec<Raw>) = Default::default();
         let rules = draft.groups.iter().flat_map(|group| &group.rules);

@@ -311,6 +311,7 @@ impl World {
                 Output::Verdict { .. }
                 | Output::Ending(_)
                 | Output::Forget(_)
+                | Output::Unanswered(_)
                 | Output::UnknownClient(_)
                 | Output::Record(_)
                 | Output::Claimed(_)
