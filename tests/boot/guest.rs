@@ -89,6 +89,8 @@ fn judged(
             }
         }
         reporter.stage("attempts")?;
+        reporter.say(&Line::Held(daemon::held(world, &daemon)?))?;
+        reporter.stage("held")?;
     }
     for family in FAMILIES {
         for variant in VARIANTS {

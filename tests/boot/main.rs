@@ -41,6 +41,18 @@ fn stock_kernel_has_the_native_queue_and_the_flowtable() {
     }
 }
 
+/// Debian's kernel is older than the one that the wire tier runs on.
+#[test]
+fn confinement_and_latch_hold_on_the_stock_kernel() {
+    let held = report().held.as_ref().expect("a daemon that was looked at");
+    assert!(held.latched, "no table that only the daemon may change");
+    assert_eq!(held.seccomp, "2", "no filter of system calls");
+    let capabilities = u64::from_str_radix(&held.capabilities, 16).expect("a set");
+    // CAP_DAC_READ_SEARCH (root with an inventory), CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN and CAP_NET_RAW, nothing else.
+    assert_eq!(capabilities & !0x30e4, 0, "{capabilities:x}");
+    assert!(held.repaired, "a deleted ruleset stays away");
+}
+
 /// An attack that fails against Postern says something only because the same bytes succeed here.
 #[test]
 fn every_attack_on_the_mark_succeeds_without_the_defence() {

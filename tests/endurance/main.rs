@@ -10,7 +10,10 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use e2e::daemon::{Daemon, INVENTORY};
-use e2e::load::{Fate, Load, LoadServer, Plan, publish_in_turn, wrong_verdicts};
+use e2e::load::{
+    Attempt, Fate, Held, Load, LoadServer, Outcome, Plan, Publication, publish_in_turn,
+    wrong_verdicts,
+};
 use e2e::publisher::{document, draft};
 use e2e::topology::{CLIENT_IF, Family, MIRROR, RECORDER, Site, Topology};
 use e2e::wait;
@@ -81,8 +84,7 @@ fn setting(name: &str, otherwise: u64) -> u64 {
 }
 
 /// 20,000 rules and 50,000 clients are replaced while connections come as fast as this machine makes them, at most
-/// 5,000 a second. Adoption, promised within 200 ms of an appliance with processors of its own, is measured and
-/// bounded loosely: this machine is client, server and appliance at once, and may do other work.
+/// 5,000 a second. Adoption, promised within 200 ms, is measured and bounded loosely: this machine may do other work.
 #[test]
 fn reload_at_scale() {
     let lab = Topology::new().unwrap();
@@ -96,14 +98,15 @@ fn reload_at_scale() {
     );
     let without = document(&draft(&fewer).unwrap()).unwrap();
     publish_in_turn(&mut publisher, [&with, &without], 2, Duration::from_secs(3)).unwrap();
-    let _servers = [RECORDER, MIRROR]
-        .map(|site| LoadServer::start(&lab.internet, site.at(Family::V4, 443), 48).unwrap());
+    let _servers = [RECORDER, MIRROR].map(|site| {
+        humbly(|| LoadServer::start(&lab.internet, site.at(Family::V4, 443), 48).unwrap())
+    });
     let rate = u32::try_from(setting("POSTERN_LOAD_RATE", 5_000)).unwrap();
-    let calm = Load::start(&lab.client, &plan(MIRROR, rate / 2, 4))
-        .unwrap()
-        .finish();
-    let toggled = Load::start(&lab.client, &plan(RECORDER, rate / 2, 8)).unwrap();
-    let steady = Load::start(&lab.client, &plan(MIRROR, rate / 2, 8)).unwrap();
+    let load = |site, seconds| {
+        humbly(|| Load::start(&lab.client, &plan(site, rate / 2, seconds)).unwrap())
+    };
+    let calm = load(MIRROR, 4).finish();
+    let (toggled, steady) = (load(RECORDER, 8), load(MIRROR, 8));
     let turns = publish_in_turn(
         &mut publisher,
         [&with, &without],
@@ -112,25 +115,122 @@ fn reload_at_scale() {
     )
     .unwrap();
     let (toggled, steady) = (toggled.finish(), steady.finish());
+    let times = |of: fn(&Publication) -> Duration| turns.iter().map(of).max().unwrap();
+    let answered = times(|turn| turn.adopted - turn.asked);
     let slowest = turns
         .iter()
-        .map(|turn| turn.adopted - turn.asked)
+        .map(|turn| in_force_after(&daemon, turn.generation))
         .max()
         .unwrap();
     let (judged, wrong) = wrong_verdicts(&toggled, &turns);
     eprintln!(
-        "adoption at most {slowest:?}; {:.0} connections/s; {judged} judged under one policy, {} wrong; \
-         hello to answer p50 {:?} p99 {:?} with reloads, {:?} and {:?} without",
+        "in force everywhere after at most {slowest:?}, answered after {answered:?}; {:.0} connections/s; {judged} judged \
+         under one policy, {} wrong",
         toggled.rate() + steady.rate(),
         wrong.len(),
-        steady.latency(500),
-        steady.latency(990),
-        calm.latency(500),
-        calm.latency(990),
     );
+    say_latencies(&calm, &steady, &turns);
     assert!(wrong.is_empty(), "{:?}", wrong.first());
     assert_eq!(steady.count(Fate::Reset), 0, "{:?}", steady.by_name());
-    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    every_end_is_said_or_counted(&daemon);
+}
+
+/// What a reload costs the connections that meet it.
+#[expect(clippy::print_stderr, reason = "the figures are the point")]
+fn say_latencies(calm: &Outcome, steady: &Outcome, turns: &[Publication]) {
+    let meets = |one: &Attempt, turn: &Publication| {
+        one.at <= turn.adopted && one.at + one.took >= turn.asked
+    };
+    let during = |one: &Attempt| turns.iter().any(|turn| meets(one, turn));
+    for (when, outcome) in [
+        ("without a reload", calm),
+        ("between reloads", &steady.only(|one| !during(one))),
+        ("during one", &steady.only(during)),
+    ] {
+        let [median, most, nearly_all] = [500, 990, 999].map(|part| outcome.latency(part));
+        let count = outcome.attempts.len();
+        eprintln!(
+            "SYN to answer {when}: {median:?}, p99 {most:?}, p99.9 {nearly_all:?} of {count}"
+        );
+    }
+}
+
+/// How long after it was there whole every packet was judged by this generation, as the daemon says.
+fn in_force_after(daemon: &Daemon<'_>, generation: u64) -> Duration {
+    let output = daemon.output();
+    let of_it = format!("generation={generation} ");
+    let said = output
+        .lines()
+        .find(|line| line.contains("a policy is in force") && line.contains(&of_it));
+    let ms = said.and_then(|line| line.rsplit_once("ms=")?.1.trim().parse().ok());
+    Duration::from_millis(ms.unwrap())
+}
+
+/// Does something in a thread that lets everybody else go first, as all threads do that it starts. Client and server
+/// are on this machine too, and an appliance has its processors to itself: what it leaves, the load takes.
+fn humbly<T: Send>(what: impl FnOnce() -> T + Send) -> T {
+    let step_back = || {
+        let own = nix::unistd::gettid().to_string();
+        let stepped = std::process::Command::new("renice")
+            .args(["-n", "19", "-p", &own])
+            .output();
+        assert!(stepped.unwrap().status.success(), "renice");
+        what()
+    };
+    std::thread::scope(|scope| scope.spawn(step_back).join()).unwrap()
+}
+
+/// The daemon is killed under the load of [`reload_at_scale`] and started again with its 20,000 rules and 50,000
+/// clients.
+#[test]
+fn restart_at_scale() {
+    let lab = Topology::new().unwrap();
+    add_sources(&lab);
+    let mut daemon = Daemon::without_policy(&lab).unwrap();
+    let policy = document(&draft(&large()).unwrap()).unwrap();
+    daemon
+        .publisher()
+        .unwrap()
+        .publish_document(policy)
+        .unwrap();
+    let judged = usize::try_from(setting("POSTERN_HELD", 300)).unwrap();
+    let _servers = [(RECORDER, judged), (MIRROR, 64)].map(|(site, threads)| {
+        humbly(|| LoadServer::start(&lab.internet, site.at(Family::V4, 443), threads).unwrap())
+    });
+    let mut held = Held::open(&lab.client, &plan(RECORDER, 1, 1), judged).unwrap();
+    let rate = u32::try_from(setting("POSTERN_LOAD_RATE", 5_000)).unwrap();
+    let load = humbly(|| Load::start(&lab.client, &plan(MIRROR, rate, 8)).unwrap());
+    assert!(wait::holds(Duration::from_secs(20), || load.begun() > u64::from(rate)));
+    let killed = Instant::now();
+    daemon.kill().unwrap();
+    daemon.restart().unwrap();
+    let back = Instant::now();
+    let outcome = load.finish();
+    let waited = outcome.only(|one| one.at > killed && one.at < back);
+    let longest = waited
+        .attempts
+        .iter()
+        .map(|one| one.took)
+        .max()
+        .unwrap_or_default();
+    let cut = outcome.only(|one| one.fate == Fate::Reset);
+    let alive = held.alive();
+    eprintln!(
+        "back after {:?}; {:.0} connections/s; {} began meanwhile, the slowest took {longest:?}; {} in mid-handshake were \
+         reset; {alive} of {judged} judged flows carry on",
+        back - killed,
+        outcome.rate(),
+        waited.attempts.len(),
+        cut.attempts.len(),
+    );
+    assert_eq!(alive, held.len(), "judged flows were lost");
+    drop(held);
+    assert_eq!(outcome.count(Fate::Failed), 0, "{:?}", outcome.by_name());
+    for one in &outcome.attempts {
+        let in_handshake = one.at < killed && one.at + Duration::from_secs(2) > killed;
+        assert!(one.fate == Fate::Served || in_handshake, "{one:?}");
+    }
     every_end_is_said_or_counted(&daemon);
 }
 

@@ -1,5 +1,6 @@
 //! Many connections at a bounded rate: kernel sockets on both sides, each connection a whole short TLS-like one.
 
+mod held;
 mod reloads;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
 
+pub use held::Held;
 pub use reloads::{Publication, publish_in_turn, wrong_lines, wrong_verdicts};
 
 use crate::hello::{self, ClientHello};
@@ -95,6 +97,15 @@ impl Outcome {
         times.sort_unstable();
         let at = (times.len() * of_thousand / 1_000).min(times.len().saturating_sub(1));
         times.get(at).copied().unwrap_or_default()
+    }
+
+    /// Those of them for which this holds.
+    pub fn only(&self, wanted: impl Fn(&Attempt) -> bool) -> Self {
+        let attempts = self.attempts.iter().copied().filter(wanted);
+        Self {
+            attempts: attempts.collect(),
+            lasted: self.lasted,
+        }
     }
 
     /// Connections begun per second.

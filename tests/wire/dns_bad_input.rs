@@ -269,7 +269,10 @@ fn answers_that_lead_nowhere_or_cannot_be_read_leave_a_name_unresolvable() {
     assert_each_refused(
         cases,
         "name_unresolvable",
-        &["postern_dns_questions_failed_total"],
+        &[
+            "postern_dns_questions_failed_total",
+            "postern_dns_negative_total",
+        ],
     );
 }
 

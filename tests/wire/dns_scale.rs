@@ -182,6 +182,7 @@ fn rotating_dns_is_never_refused() {
     assert!(cold.lost() < 0.05, "{cold:?}");
     let refused = daemon.metric("postern_refused_total").unwrap() - before;
     assert!(refused <= 0.01 * some as f64, "{refused} refusals counted");
+    assert!(daemon.metric("postern_dns_names_rotating").unwrap() > 0.0);
     STOP.store(true, Ordering::Relaxed);
 }
 

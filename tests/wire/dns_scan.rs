@@ -82,7 +82,7 @@ fn one_clients_scan_does_not_starve_anothers_names() {
         &format!("[[group]]\nid = \"few\"\n{}", movers(MOVERS)),
         1,
     );
-    let _daemon = Daemon::asking(&lab, &policy, &[dns.address()], "").unwrap();
+    let daemon = Daemon::asking(&lab, &policy, &[dns.address()], "").unwrap();
     let all: Vec<String> = names.iter().chain(&moving).cloned().collect();
     asked_in_the_end(&dns, &all);
     let attacker = lab.attacker().unwrap();
@@ -140,6 +140,9 @@ fn one_clients_scan_does_not_starve_anothers_names() {
         under_scan < most,
         "{under_scan:?}, {calm:?} without the scan"
     );
+    for counted in ["postern_rescued_total", "postern_dns_budget_total"] {
+        assert!(daemon.metric(counted).unwrap() > 0.0, "{counted}");
+    }
 }
 
 /// A thousand SYNs a second, or as many as this machine can, each to another address nobody named; how many.

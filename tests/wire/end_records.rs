@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use e2e::daemon::INVENTORY;
+use e2e::daemon::{Daemon, INVENTORY};
 use e2e::flowlog::Line;
 use e2e::packet::sctp_init;
 use e2e::peer::Script;
 use e2e::raw::RawTcp;
-use e2e::topology::{RECORDER, Topology};
+use e2e::topology::{CLIENT_IF, Family, PUPPET, RECORDER, Topology};
 use e2e::wait;
 
 use crate::scene::{Scene, allowed, assert_echo, finish};
@@ -167,4 +167,75 @@ both_families! {
         let said = scene.daemon.logs().expect(&[("spt", "4000"), ("outcome", "allowed")]).unwrap();
         assert_eq!(said.text("dpt"), "5000");
     }
+}
+
+/// Addresses that flows come from which close at once, and flows of each.
+const SOURCES: u8 = 50;
+const FLOWS_EACH: u16 = 50;
+
+/// They are gone from the kernel's table within milliseconds: as many as ten thousand closes a second bring in a
+/// quarter of one. UDP, because one datagram is a flow.
+#[test]
+fn flows_that_close_at_once_have_an_end_line_each() {
+    let lab = Topology::new().unwrap();
+    let addresses =
+        (0..SOURCES).map(|host| format!("addr add 10.77.2.{}/32 dev {CLIENT_IF}\n", 100 + host));
+    lab.client.ip(&addresses.collect::<String>()).unwrap();
+    let open = "[[group]]\nid = \"open\"\n[[group.rule]]\ndescription = \"postern:see-thru:2099-12-31\"\n\
+                protocol = \"udp\"\nports = \"all\"\n\
+                [[client]]\naddress = \"10.77.2.0/24\"\ninstance = \"many\"\ngroups = [\"open\"]\n";
+    let daemon = Daemon::start(&lab, &format!("{INVENTORY}\n{open}")).unwrap();
+    let _silent = lab.puppet().unwrap();
+    let to = PUPPET.at(Family::V4, 9_999);
+    let flows = f64::from(SOURCES) * f64::from(FLOWS_EACH);
+    let metric = |name: &str| daemon.metric(name).unwrap();
+    // What finds a queue full is sent again; what is carried already is no new flow.
+    let send = || {
+        for host in 0..SOURCES {
+            for port in 0..FLOWS_EACH {
+                let from = SocketAddr::from(([10, 77, 2, 100 + host], 20_000 + port));
+                let socket = std::net::UdpSocket::bind(from).unwrap();
+                // A full queue of the interface is no matter either.
+                drop(socket.send_to(b"one", to));
+            }
+        }
+    };
+    lab.client.enter(send).unwrap();
+    let carried = wait::holds(wait::PATIENCE, || {
+        let enough = metric("postern_allowed_total") >= flows;
+        if !enough {
+            lab.client.enter(send).unwrap();
+        }
+        enough
+    });
+    assert!(
+        carried,
+        "{} flows of {flows}",
+        metric("postern_allowed_total")
+    );
+    lab.firewall.run("conntrack", &["-F"]).unwrap();
+    let lines = |stream: &str| {
+        daemon.status().unwrap()["spool"][stream]["lines"]
+            .as_u64()
+            .unwrap()
+    };
+    let all = wait::holds(wait::PATIENCE, || lines("end") >= lines("flow"));
+    assert!(
+        all,
+        "{} of {} flows have an end line",
+        lines("end"),
+        lines("flow")
+    );
+    for loss in [
+        "postern_flows_forgotten_total",
+        "postern_log_lines_lost_total",
+    ] {
+        assert_eq!(metric(loss), 0.0, "{loss}");
+    }
+    let port = |line: Line| (line.text("src"), line.text("spt"));
+    let mut begun: Vec<_> = daemon.logs().lines("flow").into_iter().map(port).collect();
+    let mut ended: Vec<_> = daemon.logs().lines("end").into_iter().map(port).collect();
+    begun.sort();
+    ended.sort();
+    assert_eq!(begun, ended);
 }

@@ -1,9 +1,13 @@
 //! Promise 5: what is held before a verdict is bounded, and full means closed (EVASIONS 28, 30).
 
+use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use e2e::daemon::{Daemon, INVENTORY};
 use e2e::hello::record;
 use e2e::topology::Topology;
+use e2e::wait;
 
 use crate::scene::{Scene, allowed, finish};
 
@@ -71,4 +75,21 @@ both_families! {
         let mut tcp = scene.connect();
         finish(&mut tcp, &allowed());
     }
+}
+
+/// Peers that the control socket serves at once.
+const PEERS: usize = 64;
+
+#[test]
+fn a_peer_too_many_is_hung_up_on() {
+    let lab = Topology::new().unwrap();
+    let daemon = Daemon::without_policy(&lab).unwrap();
+    let mut peers: Vec<_> = (0..PEERS).map(|_| daemon.publisher().unwrap()).collect();
+    let mut more = UnixStream::connect(lab.file("control.sock")).unwrap();
+    more.set_read_timeout(Some(wait::PATIENCE)).unwrap();
+    assert_eq!(more.read(&mut [0; 8]).unwrap(), 0, "one more is served");
+    // The others are, and a place that is given up is taken again.
+    assert_eq!(peers[0].publish(INVENTORY).unwrap(), 1);
+    peers.pop();
+    assert!(wait::holds(wait::PATIENCE, || daemon.publisher().is_ok()));
 }

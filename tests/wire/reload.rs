@@ -150,8 +150,8 @@ both_families! {
             assert_eq!(reset.seen.seq, tcp.peer_next, "{}", tcp.local);
         }
         assert!(adopted.elapsed() < Duration::from_secs(3), "{:?}", adopted.elapsed());
-        let said = scene.daemon.logs().matching(&[("reason", "policy_changed")]);
-        assert_eq!(said.len(), 20);
+        let said = || scene.daemon.logs().matching(&[("reason", "policy_changed")]).len();
+        assert!(e2e::wait::holds(e2e::wait::PATIENCE, || said() == 20), "{} lines", said());
     }
 }
 

@@ -1,9 +1,12 @@
 //! The daemon under test, on an inventory of exact names.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
-use e2e::boot::report::Offload;
+use e2e::boot::report::{Held, Offload};
 use e2e::daemon::Daemon;
 use e2e::topology::{API, Asker, FAMILIES, INSIDE, OLD, OUTSIDE, RECORDER};
+use e2e::wait;
 
 use crate::world::World;
 
@@ -44,3 +47,34 @@ fn inventory() -> String {
     }
     text
 }
+
+/// What holds the daemon, and what holds when its ruleset is deleted under it.
+pub(crate) fn held(world: &World, daemon: &Daemon<'_>) -> Result<Held> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid()))?;
+    let word = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.map(|rest| rest.trim_start_matches(':').trim().to_owned())
+    };
+    let latched = daemon.metric("postern_latched")? > 0.0;
+    world
+        .topology
+        .firewall
+        .run("nft", &["delete", "table", "inet", "postern"])?;
+    let repaired = || {
+        let repairs = daemon.metric("postern_ruleset_repairs_total");
+        let chains = world
+            .topology
+            .firewall
+            .run("nft", &["list", "chain", "inet", "postern", "decide"]);
+        repairs.is_ok_and(|count| count > 0.0) && chains.is_ok()
+    };
+    Ok(Held {
+        latched,
+        seccomp: word("Seccomp").unwrap_or_default(),
+        capabilities: word("CapEff").unwrap_or_default(),
+        repaired: wait::holds(PATIENCE, repaired),
+    })
+}
+
+/// What a repair may take on an emulated processor.
+const PATIENCE: Duration = Duration::from_secs(60);

@@ -22,6 +22,8 @@ pub enum Line {
     Inheritance(Inheritance),
     /// A judged bulk transfer, counted.
     Transfer(Transfer),
+    /// What holds the daemon, and what holds without its ruleset.
+    Held(Held),
     /// A stage of the guest's work, for knowing where the seconds go.
     Stage(Stage),
     /// Something the guest could not do; no test passes beside one.
@@ -148,6 +150,19 @@ pub struct Transfer {
     pub entry: String,
 }
 
+/// The daemon's own confinement, and a ruleset that was deleted under it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Held {
+    /// It says that a foreign flush opens nothing: the kernel took the table only it may change.
+    pub latched: bool,
+    /// `Seccomp` of `/proc/PID/status`; 2 is a filter.
+    pub seccomp: String,
+    /// `CapEff` of it, hexadecimal.
+    pub capabilities: String,
+    /// The ruleset was back after `nft delete table`.
+    pub repaired: bool,
+}
+
 /// What the host measured around the guest.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Host {
@@ -172,6 +187,8 @@ pub struct Report {
     pub inheritance: Vec<Inheritance>,
     /// The counted transfers.
     pub transfers: Vec<Transfer>,
+    /// What holds the daemon.
+    pub held: Option<Held>,
     /// Where the seconds went.
     pub stages: Vec<Stage>,
     /// What the guest could not do.
@@ -196,6 +213,7 @@ impl Report {
                 Line::Attempt(attempt) => report.attempts.push(attempt),
                 Line::Inheritance(inheritance) => report.inheritance.push(inheritance),
                 Line::Transfer(transfer) => report.transfers.push(transfer),
+                Line::Held(held) => report.held = Some(held),
                 Line::Stage(stage) => report.stages.push(stage),
                 Line::Fault { what } => report.faults.push(what),
                 Line::Finished => report.finished = true,
