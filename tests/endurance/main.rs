@@ -277,10 +277,8 @@ fn memory_does_not_grow() {
         std::thread::sleep(Duration::from_secs(2));
         // A policy that changes all the while, as one of a cloud does.
         turn += 1;
-        let fresh = inventory.replace(
-            "instance = \"load\"",
-            &format!("instance = \"load-{turn}\""),
-        );
+        let other = "[[client]]\naddress = \"10.77.3.1\"\ngroups = [\"web\"]\n";
+        let fresh = format!("{inventory}\n{other}instance = \"other-{turn}\"\n");
         daemon.replace(&fresh).unwrap();
         if early.is_none() && started.elapsed() >= first_look {
             early = Some(daemon.resident_bytes().unwrap());

@@ -138,10 +138,12 @@ impl FlowTable {
             record: Some(record),
             ending: false,
         };
+        let allowed_ms = fresh.record.as_ref().map_or(0, |record| record.unix_ms);
         if let Some(Flow {
             record: Some(before),
             ..
         }) = self.flows.insert(key, fresh)
+            && (key.protocol == TCP || allowed_ms.saturating_sub(before.unix_ms) > SAME_FLOW_MS)
         {
             self.keep_earlier(key, *before);
         }
@@ -268,6 +270,9 @@ impl FlowTable {
     }
 }
 
+/// Two datagrams sent together are both allowed before the kernel has an entry of either, and are one flow. No entry
+/// of anything but TCP is gone so soon.
+const SAME_FLOW_MS: u64 = 5_000;
 /// Records kept of flows that had the same ends before.
 const EARLIER_MAX: usize = 8;
 /// Of all ends together, to as many flows.

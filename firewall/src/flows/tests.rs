@@ -258,6 +258,28 @@ fn records_of_earlier_flows_are_bounded_and_those_given_up_counted() {
 }
 
 #[test]
+fn datagrams_sent_together_are_one_flow_with_one_end() {
+    let mut flows = FlowTable::new(10);
+    let udp = |time| {
+        let record = FlowRecord {
+            transport: Transport::Udp,
+            ..*at(time)
+        };
+        Box::new(record)
+    };
+    let key = Key::of_record(&udp(0));
+    flows.insert(udp(100));
+    flows.insert(udp(103));
+    let taken = flows.take(&key, 40_000);
+    assert_eq!((taken.record.unwrap().unix_ms, taken.lost), (103, 0));
+    // Later another flow may have the same ends, before the end of the first was heard of.
+    flows.insert(udp(50_000));
+    flows.insert(udp(90_000));
+    assert_eq!(flows.take(&key, 80_000).record.unwrap().unix_ms, 50_000);
+    assert_eq!(flows.take(&key, 130_000).record.unwrap().unix_ms, 90_000);
+}
+
+#[test]
 fn full_table_takes_no_more_flows() {
     let mut flows = FlowTable::new(1);
     assert!(flows.insert(at(1)).is_some());
