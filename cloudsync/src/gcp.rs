@@ -205,7 +205,8 @@ impl Gcp {
         let taken = f64::from(pages) * appliances / rules.as_secs_f64().max(0.01);
         let left = (poll.calls_per_second - taken).max(half);
         let listed = self.inventory_pages.get().saturating_mul(AGGREGATED_COST);
-        let tokens = listed.saturating_add(self.spending.borrow().looked_up);
+        // Look-ups put it off to twice the time at most: all together that is still a tenth of the quota.
+        let tokens = listed.saturating_add(self.spending.borrow().looked_up.min(listed));
         schedule::interval(floor, tokens, poll.appliances, left)
     }
 

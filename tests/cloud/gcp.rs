@@ -6,6 +6,7 @@ mod changes;
 mod documents;
 mod equal;
 mod forwarded;
+mod large;
 mod policy;
 mod preflight;
 mod ship;

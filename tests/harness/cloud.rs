@@ -20,7 +20,10 @@ pub use api::{Api, ApiError, Event, Rule};
 pub use daemon_double::{DaemonDouble, Published};
 pub use double::{Double, Pace};
 pub use fault::{Break, Fault};
-pub use gcp::{Firewall, Google, GoogleBreak, GoogleFault, Machine, Policy, Route};
+pub use gcp::{
+    Counted, Firewall, Google, GoogleBreak, GoogleFault, Machine, Policy, Route,
+    large as large_project,
+};
 pub use healthz::Healthz;
 pub use metadata::Metadata;
 pub use moto::Moto;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use e2e::cloud::{DaemonDouble, GoogleBreak, GoogleFault, Sidecar};
 use e2e::wait;
@@ -206,4 +206,89 @@ fn killed_at_any_moment_it_goes_on_and_nothing_is_twice_in_the_log() {
     );
     let written: BTreeSet<String> = written().iter().map(Value::to_string).collect();
     assert_eq!(written, wanted);
+}
+
+#[test]
+fn requests_and_entries_keep_within_the_limits_of_the_service() {
+    let mut scene = Scene::new();
+    let start = now();
+    // Twenty megabytes in long lines, one longer than an entry may be, and as many short ones as fit nowhere at once.
+    let long = |index: u64, bytes: usize| {
+        let time = Timestamp::from_unix_ms(start + index);
+        let name = "n".repeat(bytes);
+        format!(
+            "{{\"time\":\"{time}\",\"cat\":\"client\",\"outcome\":\"allowed\",\"dhost\":\"{name}\"}}"
+        )
+    };
+    let mut lines: Vec<String> = (0..90).map(|index| long(index, 230 << 10)).collect();
+    lines.push(long(90, 400 << 10));
+    lines.extend((91..12_000).map(|index| line(start, index)));
+    for (number, lines) in (1..).zip(lines.chunks(1_000)) {
+        scene.segment("flow", number, lines);
+    }
+    scene.sidecar.start().unwrap();
+    let google = scene.stage.google.clone();
+    let is_written = || google.entries("postern-flow").len() == lines.len();
+    assert!(
+        wait::holds(LIMIT * 2, is_written),
+        "{}",
+        scene.sidecar.output()
+    );
+    let counted = google.counted();
+    assert!(counted.most_bytes <= 10 << 20, "{counted:?}");
+    assert!(counted.requests >= 3, "{counted:?}");
+    // None was refused, and so none was larger than 256 KiB; the one that was too long is there, cut, as text.
+    assert!(google.refused().is_empty(), "{:?}", google.refused());
+    let texts = google.entries("postern-flow");
+    let texts = texts
+        .iter()
+        .filter(|entry| entry["textPayload"].is_string());
+    assert_eq!(texts.count(), 1);
+}
+
+/// Events of a flow log whose appliance writes 20,000 a second, for seconds; with `E2E_LONG` and an optimised sidecar for
+/// as many more, and then it has to keep up.
+#[test]
+fn twenty_thousand_events_a_second_are_shipped_and_none_is_lost() {
+    const A_SECOND: u64 = 20_000;
+    let is_long = std::env::var_os("E2E_LONG").is_some();
+    let seconds = if is_long { 20 } else { 2 };
+    let mut scene = Scene::new();
+    scene.stage.google.count();
+    let start = now() - seconds * 1_000;
+    let flow = |index: u64| {
+        let time = Timestamp::from_unix_ms(start + index / 20);
+        format!(
+            "{{\"time\":\"{time}\",\"cat\":\"client\",\"outcome\":\"allowed\",\"reason\":\"web\",\"dhost\":\"n{index}.example.com\",\
+             \"src\":\"10.77.1.10\",\"spt\":40000,\"dst\":\"198.51.100.7\",\"dpt\":443,\"proto\":\"tls\",\"proto_v\":\"1.3\",\
+             \"instance\":\"web-1\",\"gid\":\"web\",\"rule\":\"7000000001\",\"generation\":7,\"policy_id\":\"0123456789abcdef\",\
+             \"appliance\":\"fw-1\",\"pqc\":true,\"rescued\":false}}"
+        )
+    };
+    for second in 0..seconds {
+        let lines: Vec<String> = (0..A_SECOND)
+            .map(|index| flow(second * A_SECOND + index))
+            .collect();
+        for (number, lines) in (1..).zip(lines.chunks(10_000)) {
+            scene.segment("flow", second * 2 + number, lines);
+        }
+    }
+    scene.sidecar.start().unwrap();
+    let google = scene.stage.google.clone();
+    assert!(wait::holds(LIMIT, || google.counted().requests > 0));
+    let (begun, before) = (Instant::now(), google.counted().entries);
+    let all = usize::try_from(seconds * A_SECOND).unwrap();
+    let is_written = || google.counted().entries == all;
+    assert!(wait::holds(LIMIT * 4, is_written), "{:?}", google.counted());
+    let counted = google.counted();
+    let rate = f64::from(u32::try_from(all - before).unwrap()) / begun.elapsed().as_secs_f64();
+    eprintln!("{rate:.0} events a second; {counted:?}");
+    let (used, memory) = scene.sidecar.usage().unwrap();
+    eprintln!("{used:?} of processor time, {} MB at most", memory >> 20);
+    assert!(counted.most_bytes <= 10 << 20, "{counted:?}");
+    assert!(memory >> 20 < 150, "{} MB", memory >> 20);
+    assert!(google.refused().is_empty(), "{:?}", google.refused());
+    if is_long {
+        assert!(rate >= 20_000.0, "{rate}");
+    }
 }

@@ -136,6 +136,14 @@ impl DaemonDouble {
         self.heard().published.clone()
     }
 
+    /// Forgets every publication but the last: a large policy in many versions is much to keep.
+    pub fn forget(&self) {
+        let published = &mut self.heard().published;
+        let last = published.pop();
+        published.clear();
+        published.extend(last);
+    }
+
     /// What the sidecar said about its source.
     pub fn sources(&self) -> Vec<SourceState> {
         self.heard().sources.clone()
@@ -163,9 +171,9 @@ impl DaemonDouble {
         wanted: impl Fn(&SnapshotV1) -> bool,
     ) -> Result<Published> {
         let newest = || {
-            self.published()
-                .pop()
-                .filter(|newest| wanted(&newest.snapshot))
+            let heard = self.heard();
+            let newest = heard.published.last();
+            newest.filter(|newest| wanted(&newest.snapshot)).cloned()
         };
         match crate::wait::until(limit, newest) {
             Some(published) => Ok(published),

@@ -7,13 +7,16 @@ mod answer;
 mod call;
 mod compute;
 mod fault;
+pub mod large;
 mod logging;
 mod metadata;
 mod model;
 mod quota;
+mod scene;
 mod secrets;
 mod server;
 
 pub use fault::{GoogleBreak, GoogleFault};
+pub use logging::Counted;
 pub use model::{Firewall, Machine, Policy, Route};
 pub use server::Google;

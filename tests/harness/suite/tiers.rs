@@ -43,7 +43,7 @@ impl Tier {
             Self::Unit => unit(runner, long),
             Self::Wire => wire(runner, long),
             Self::Boot => boot(runner),
-            Self::Cloud => cloud(runner),
+            Self::Cloud => cloud(runner, long),
             Self::Image => image(runner),
             Self::Terraform => terraform(runner),
         }
@@ -142,7 +142,7 @@ fn boot(runner: &mut Runner) -> Result<()> {
     runner.command("boot: tests", &mut tests)
 }
 
-fn cloud(runner: &mut Runner) -> Result<()> {
+fn cloud(runner: &mut Runner, long: bool) -> Result<()> {
     let ready = runner.prepare("cloud: prerequisites", prerequisites::ensure)?
         && runner.prepare("cloud: moto", || {
             crate::cloud::moto::environment().map(drop)
@@ -170,7 +170,26 @@ fn cloud(runner: &mut Runner) -> Result<()> {
     runner.command("cloud: sidecar", &mut tests)?;
     let mut tests = run_tests()?;
     tests.args(["-p", "e2e", "--test", "cloud"]);
-    runner.command("cloud: tests", &mut tests)
+    runner.command("cloud: tests", &mut tests)?;
+    if long { scale(runner) } else { Ok(()) }
+}
+
+/// What needs an optimised sidecar and ten minutes.
+const SCALE: &str = "test(three_appliances_of_a_large_project) or test(twenty_thousand_events)";
+
+/// The largest project that is promised, and the most events, held to the figures that are.
+fn scale(runner: &mut Runner) -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--release", "-p", "cloudsync"]);
+    runner.command("long: build postern-cloudsync", &mut build)?;
+    let binary = super::target_dir()?.join("release/postern-cloudsync");
+    let mut tests = run_tests()?;
+    tests
+        .env("POSTERN_CLOUDSYNC_BIN", binary)
+        .env("E2E_LONG", "1");
+    tests.args(["-p", "e2e", "--test", "cloud", "-E", SCALE]);
+    tests.arg("--no-capture");
+    runner.command("long: the sidecar at scale", &mut tests)
 }
 
 /// With the programs the other tiers have built: of one commit, whichever that is.

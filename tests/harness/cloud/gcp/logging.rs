@@ -4,6 +4,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipc::record::Timestamp;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::super::http::Message;
@@ -56,10 +58,64 @@ const SEVERITIES: [(u64, &str); 9] = [
     (800, "EMERGENCY"),
 ];
 
+/// What was written, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Entries, each once.
+    pub entries: usize,
+    /// Requests.
+    pub requests: usize,
+    /// Bytes of the largest request.
+    pub most_bytes: usize,
+}
+
+/// As much of a request as it takes to count what is in it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(
+    dead_code,
+    reason = "fields that may be there, and nobody looks at here"
+)]
+struct Rough<'b> {
+    #[serde(borrow)]
+    entries: Vec<RoughEntry<'b>>,
+    #[serde(default)]
+    labels: IgnoredAny,
+    log_name: &'b str,
+    partial_success: bool,
+    resource: IgnoredAny,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "as above")]
+struct RoughEntry<'b> {
+    insert_id: &'b str,
+    timestamp: &'b str,
+    #[serde(default)]
+    json_payload: IgnoredAny,
+    #[serde(default)]
+    severity: IgnoredAny,
+}
+
+/// What tells each entry of a request from every other. As many as a busy appliance sends are more than a test can keep.
+pub(super) fn keys(body: &[u8]) -> Result<Vec<String>, serde_json::Error> {
+    let rough: Rough<'_> = serde_json::from_slice(body)?;
+    let key = |entry: &RoughEntry<'_>| {
+        format!("{} {} {}", rough.log_name, entry.timestamp, entry.insert_id)
+    };
+    Ok(rough.entries.iter().map(key).collect())
+}
+
 /// Writes what may be written.
 pub(super) fn write(world: &mut World, body: &[u8]) -> Message {
     if body.len() > REQUEST_BYTES_MAX {
         return invalid("Request payload size exceeds the limit: 10485760 bytes.");
+    }
+    world.counted.requests += 1;
+    world.counted.most_bytes = world.counted.most_bytes.max(body.len());
+    if world.is_counting {
+        return ok(&json!({}));
     }
     let Ok(request) = serde_json::from_slice::<Value>(body) else {
         return invalid("Invalid JSON payload received.");

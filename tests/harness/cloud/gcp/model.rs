@@ -148,6 +148,10 @@ pub(super) struct World {
     pub(super) secrets: HashMap<String, String>,
     /// Entries that were written, by log, once each.
     pub(super) entries: Vec<Value>,
+    /// What was written, in numbers.
+    pub(super) counted: super::logging::Counted,
+    /// Whether entries are counted and not kept.
+    pub(super) is_counting: bool,
     /// By log, time and insert id.
     pub(super) written: HashSet<String>,
     /// Addresses that another machine takes first.
@@ -269,6 +273,15 @@ impl World {
             };
             self.under_way
                 .push((Instant::now() + OPERATION_TIME, effect));
+        }
+    }
+
+    /// Counts entries that were not there before.
+    pub(super) fn count(&mut self, keys: Vec<String>) {
+        for key in keys {
+            if self.written.insert(key) {
+                self.counted.entries += 1;
+            }
         }
     }
 

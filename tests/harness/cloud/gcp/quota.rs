@@ -6,8 +6,11 @@
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Tokens a minute of each group of Compute Engine's: 1,500 by default, for global lists as for those of a region.
-/// Aggregated lists once had 10 calls a second of their own; at two tokens a call that is this very number.
+/// Tokens a minute of each group of Compute Engine's: 1,500 by default, for global lists as for those of a region
+/// (<https://cloud.google.com/network-connectivity/docs/router/quotas>: 1500 a minute, "from
+/// compute.googleapis.com/list_requests_per_region"). Today's `global_reads` and `reads_per_region` take these groups'
+/// place with "higher limits" (<https://cloud.google.com/compute/docs/api/how-tos/use-simplified-quota>), which no page
+/// states. Aggregated lists had 10 calls a second of their own; at two tokens a call that is this very number.
 pub(super) const PER_MINUTE: u32 = 1_500;
 
 /// `entries:write` calls a minute and project (<https://cloud.google.com/logging/quotas>).

@@ -1,4 +1,4 @@
-//! The double's one server, and what tests do with it.
+//! The double's one server, and what tests ask of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::double::Pace;
 use super::super::http::Message;
@@ -15,13 +15,15 @@ use super::answer::{error, missing};
 use super::call::call;
 use super::compute::{self, Call};
 use super::fault::{GoogleBreak, GoogleFault, instead, throttled, unauthenticated};
-use super::model::{Firewall, Machine, Policy, Route, World};
+use super::logging::Counted;
+use super::model::{Policy, World};
 use super::quota::Quota;
 use super::{logging, metadata, secrets};
 
 #[derive(Debug, Default)]
-struct State {
-    world: World,
+pub(super) struct State {
+    /// What there is.
+    pub(super) world: World,
     faults: Vec<GoogleFault>,
     calls: HashMap<&'static str, u32>,
     quota: Quota,
@@ -180,134 +182,6 @@ impl Google {
         metadata.insert(path.to_owned(), value.to_owned());
     }
 
-    /// A rule in the network of [`Google::PROJECT`]; its number.
-    pub fn firewall(&self, rule: Firewall) -> String {
-        self.firewall_in(Self::PROJECT, Self::NETWORK, rule)
-    }
-
-    /// A rule in another network; its number.
-    pub fn firewall_in(&self, project: &str, network: &str, rule: Firewall) -> String {
-        self.state().world.firewall(project, network, rule)
-    }
-
-    /// Changes a field of a rule.
-    pub fn patch(&self, name: &str, field: &str, value: Value) {
-        let mut state = self.state();
-        let rules = state.world.firewalls.values_mut().flatten();
-        for rule in rules.filter(|rule| rule["name"] == name) {
-            rule[field] = value.clone();
-        }
-    }
-
-    /// Deletes a rule.
-    pub fn delete(&self, name: &str) {
-        for rules in self.state().world.firewalls.values_mut() {
-            rules.retain(|rule| rule["name"] != name);
-        }
-    }
-
-    /// A machine in the network and project of [`Google::PROJECT`].
-    pub fn machine(&self, machine: Machine) {
-        self.machine_in(
-            (Self::PROJECT, Self::ZONE),
-            "net-1/global/networks/main",
-            machine,
-        );
-    }
-
-    /// A machine of a project and zone on a network, `PROJECT/global/networks/NAME`.
-    pub fn machine_in(&self, place: (&str, &str), network: &str, machine: Machine) {
-        self.state().world.machine(place, network, machine);
-    }
-
-    /// Changes a machine's tags.
-    pub fn retag(&self, name: &str, tags: &[&str]) {
-        let change = ("tags".to_owned(), json!({ "items": tags }));
-        self.state().world.begin("setTags", name, Some(&change));
-    }
-
-    /// Gives a machine's first interface other alias ranges.
-    pub fn realias(&self, name: &str, ranges: &[&str]) {
-        let mut state = self.state();
-        let machines = state.world.machines.values().flat_map(BTreeMap::values);
-        let Some(machine) = machines.flatten().find(|found| found["name"] == name) else {
-            return;
-        };
-        let mut nics = machine["networkInterfaces"].clone();
-        nics[0]["aliasIpRanges"] = ranges
-            .iter()
-            .map(|range| json!({"ipCidrRange": range}))
-            .collect();
-        let change = ("networkInterfaces".to_owned(), nics);
-        state
-            .world
-            .begin("updateNetworkInterface", name, Some(&change));
-    }
-
-    /// Deletes a machine.
-    pub fn stop(&self, name: &str) {
-        self.state().world.begin("delete", name, None);
-    }
-
-    /// Something happens to a machine of [`Google::ZONE`] that changes nothing.
-    pub fn operate(&self, kind: &str, name: &str) {
-        let place = (Self::PROJECT, Self::ZONE);
-        self.state().world.operate(place, kind, name, true);
-    }
-
-    /// A route of the network of [`Google::PROJECT`].
-    pub fn route(&self, route: Route) {
-        let mut fields = route.fields;
-        let root = super::model::ROOT;
-        let (project, network) = (Self::PROJECT, Self::NETWORK);
-        fields["network"] = format!("{root}/projects/{project}/global/networks/{network}").into();
-        let routes = &mut self.state().world.routes;
-        routes.entry(project.to_owned()).or_default().push(fields);
-    }
-
-    /// A subnet of the network of [`Google::PROJECT`], in `europe-west1`.
-    pub fn subnet(&self, name: &str, range: &str) {
-        let network = format!(
-            "{}/projects/{}/global/networks/{}",
-            super::model::ROOT,
-            Self::PROJECT,
-            Self::NETWORK
-        );
-        let fields = json!({"ipCidrRange": range, "network": network});
-        self.state()
-            .world
-            .subnet((Self::PROJECT, "europe-west1"), name, fields);
-    }
-
-    /// A service project of the Shared VPC of a host project.
-    pub fn attach(&self, host: &str, project: &str) {
-        let attached = &mut self.state().world.attached;
-        attached
-            .entry(host.to_owned())
-            .or_default()
-            .push(project.to_owned());
-    }
-
-    /// A reserved external address in `europe-west1`.
-    pub fn reserve(&self, address: &str, labels: &Value) {
-        let fields = json!({
-            "kind": "compute#address", "name": format!("a-{}", address.replace('.', "-")), "address": address,
-            "addressType": "EXTERNAL", "status": "RESERVED", "labels": labels,
-        });
-        let addresses = &mut self.state().world.addresses;
-        let regions = addresses.entry(Self::PROJECT.to_owned()).or_default();
-        regions
-            .entry("europe-west1".to_owned())
-            .or_default()
-            .push(fields);
-    }
-
-    /// Lets another machine have this address at the moment somebody first wants any, unless it has one by then.
-    pub fn contest(&self, address: &str, machine: &str) {
-        let contests = &mut self.state().world.contests;
-        contests.push((address.to_owned(), machine.to_owned()));
-    }
-
     /// The external address of a machine.
     pub fn external_address(&self, machine: &str) -> Option<String> {
         let state = self.state();
@@ -332,6 +206,16 @@ impl Google {
         secrets.insert(name.to_owned(), payload.to_owned());
     }
 
+    /// Counts entries from now on, and keeps none.
+    pub fn count(&self) {
+        self.state().world.is_counting = true;
+    }
+
+    /// What was written, in numbers.
+    pub fn counted(&self) -> Counted {
+        self.state().world.counted
+    }
+
     /// Entries of a log of [`Google::PROJECT`], in the order of their arrival.
     pub fn entries(&self, log: &str) -> Vec<Value> {
         let name = format!("projects/{}/logs/{log}", Self::PROJECT);
@@ -343,7 +227,7 @@ impl Google {
             .collect()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -402,7 +286,13 @@ impl Google {
         }
         let mut state = self.state();
         let answer = match call.method {
-            "entries.write" => logging::write(&mut state.world, &call.body),
+            "entries.write" => {
+                let answer = logging::write(&mut state.world, &call.body);
+                if state.world.is_counting {
+                    self.count_later(call.body);
+                }
+                answer
+            }
             "secrets.access" => secrets::access(&state.world, &call.place.join("/")),
             _ => compute::answer(&mut state.world, &call, self.pace.page_items, broken),
         };
@@ -411,6 +301,19 @@ impl Google {
             state.refused.push(said);
         }
         (answer, broken)
+    }
+
+    /// Counts entries beside the answer, which does not wait for it.
+    fn count_later(&self, body: Vec<u8>) {
+        let server = self.clone();
+        std::thread::spawn(move || {
+            let keys = logging::keys(&body);
+            let mut state = server.state();
+            match keys {
+                Ok(keys) => state.world.count(keys),
+                Err(error) => state.refused.push(error.to_string()),
+            }
+        });
     }
 
     fn wait_while_held(&self) {
