@@ -40,6 +40,7 @@ use accounts::Account;
 use call::Caller;
 pub(crate) use cloudwatch::CloudWatch;
 use inventory::Owned;
+use pages::are_same;
 use security_groups::Groups;
 pub(crate) use store::AwsStore;
 
@@ -113,6 +114,23 @@ pub(crate) struct Aws {
     /// Groups in use that were not there the last time either.
     absent: RefCell<BTreeSet<String>>,
     calls: Cell<u32>,
+    last: RefCell<Option<Made>>,
+}
+
+/// Interfaces of all accounts, and the groups they are in.
+#[derive(Debug)]
+struct InUse {
+    listed: Vec<Rc<Vec<Owned>>>,
+    found: Rc<Vec<Owned>>,
+    groups: BTreeSet<String>,
+}
+
+/// A reading, and from what it was made.
+#[derive(Debug)]
+struct Made {
+    in_use: Rc<InUse>,
+    rules: Vec<Rc<Vec<DescribedRule>>>,
+    reading: Rc<Reading>,
 }
 
 impl Aws {
@@ -140,6 +158,7 @@ impl Aws {
             networks: RefCell::default(),
             absent: RefCell::default(),
             calls: Cell::new(1),
+            last: RefCell::default(),
         }
     }
 
@@ -165,21 +184,22 @@ impl Aws {
     }
 
     /// One reading, from the first page of interfaces to the last page of rules.
-    async fn read_once(&self, is_last_try: bool) -> Result<Reading, CloudError> {
+    async fn read_once(&self, is_last_try: bool) -> Result<Rc<Reading>, CloudError> {
         let mut troubles = Vec::new();
-        let (mut found, mut calls) = (Vec::new(), 1);
+        let (mut listed, mut calls) = (Vec::new(), 1);
         for account in &self.accounts {
-            let (interfaces, pages) = account.interfaces(&mut troubles).await?;
-            found.extend(interfaces);
+            let read = account.interfaces(&mut troubles).await?;
             // Each account has buckets of its own.
-            calls = calls.max(pages);
+            calls = calls.max(read.calls());
+            listed.push(read.interfaces);
         }
-        let found = inventory::consistent(found.into_iter())?;
-        let groups: BTreeSet<String> = groups_of(&found).cloned().collect();
-        let mut missing = groups.clone();
+        let in_use = self.in_use(listed)?;
+        let mut missing = in_use.groups.clone();
         let mut rules = Vec::new();
         for account in &self.accounts {
-            let wanted = missing.iter().filter(|gid| account.may_own(gid, &found));
+            let wanted = missing
+                .iter()
+                .filter(|gid| account.may_own(gid, &in_use.found));
             let wanted: BTreeSet<String> = wanted.cloned().collect();
             if wanted.is_empty() {
                 continue;
@@ -200,10 +220,32 @@ impl Aws {
         troubles.extend(
             missing
                 .iter()
-                .map(|gid| accounts::unreadable(gid, &found, &self.accounts)),
+                .map(|gid| accounts::unreadable(gid, &in_use.found, &self.accounts)),
         );
         self.calls.set(calls);
-        self.reading(found, groups, rules, troubles).await
+        self.reading(in_use, rules, troubles).await
+    }
+
+    /// What these interfaces use; what was found out about the very same ones, if they are.
+    fn in_use(&self, listed: Vec<Rc<Vec<Owned>>>) -> Result<Rc<InUse>, CloudError> {
+        let last = self.last.borrow();
+        let last = last.as_ref().map(|made| &made.in_use);
+        if let Some(last) = last.filter(|last| are_same(&last.listed, &listed)) {
+            return Ok(Rc::clone(last));
+        }
+        let found = match listed.as_slice() {
+            [one] => Rc::clone(one),
+            several => {
+                let all = several.iter().flat_map(|listed| listed.iter().cloned());
+                Rc::new(inventory::consistent(all)?)
+            }
+        };
+        let groups = groups_of(&found).cloned().collect();
+        Ok(Rc::new(InUse {
+            listed,
+            found,
+            groups,
+        }))
     }
 
     /// A group that is used and not there is one deleted while we read, or one of another account.
@@ -226,24 +268,45 @@ impl Aws {
         Ok(())
     }
 
+    /// What was read; the last reading itself when this one says the same.
     async fn reading(
         &self,
-        found: Vec<Owned>,
-        groups: BTreeSet<String>,
-        mut rules: Vec<DescribedRule>,
+        in_use: Rc<InUse>,
+        rules: Vec<Rc<Vec<DescribedRule>>>,
         mut troubles: Vec<Trouble>,
-    ) -> Result<Reading, CloudError> {
-        rules.sort_unstable();
+    ) -> Result<Rc<Reading>, CloudError> {
+        let served = self.served(&in_use.found, &mut troubles).await?;
         troubles.sort_unstable();
         troubles.dedup();
-        let served = self.served(&found, &mut troubles).await?;
-        Ok(Reading {
+        let last = self.last.borrow().as_ref().and_then(|made| {
+            let is_same = Rc::ptr_eq(&made.in_use, &in_use)
+                && are_same(&made.rules, &rules)
+                && made.reading.troubles == troubles
+                && made.reading.served == served;
+            is_same.then(|| Rc::clone(&made.reading))
+        });
+        if let Some(last) = last {
+            return Ok(last);
+        }
+        let interfaces = in_use.found.iter().map(|found| found.interface.clone());
+        let mut described: Vec<DescribedRule> = rules
+            .iter()
+            .flat_map(|rules| rules.iter().cloned())
+            .collect();
+        described.sort_unstable();
+        let reading = Rc::new(Reading {
             served,
             troubles,
-            interfaces: found.into_iter().map(|found| found.interface).collect(),
+            interfaces: interfaces.collect(),
+            rules: described,
+            groups: in_use.groups.clone(),
+        });
+        *self.last.borrow_mut() = Some(Made {
+            in_use,
             rules,
-            groups,
-        })
+            reading: Rc::clone(&reading),
+        });
+        Ok(reading)
     }
 
     /// The networks that are served, asked for anew when they are old or an interface is outside
@@ -302,7 +365,7 @@ impl Cloud for Aws {
                     tries += 1;
                 }
                 Err(error) => return Err(error),
-                Ok(reading) => return Ok(Answer::Reading(Box::new(reading))),
+                Ok(reading) => return Ok(Answer::Reading(reading)),
             }
         }
     }
@@ -338,7 +401,7 @@ impl Cloud for Aws {
             match Groups::look_up(&account.caller, &wanted).await {
                 Ok(read) => {
                     missing.retain(|gid| !wanted.contains(gid) || read.missing.contains(gid));
-                    rules.extend(read.rules);
+                    rules.extend(read.rules.iter().flat_map(|rules| rules.iter().cloned()));
                 }
                 Err(error) if account.id.is_empty() => return Err(error),
                 Err(error) => troubles.push(account.trouble(&error)),

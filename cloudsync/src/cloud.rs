@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use ipc::record::Stream;
@@ -77,8 +78,8 @@ pub(crate) struct Trouble {
 /// What a provider hands over: AWS and GCP a reading, the file provider a whole policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// To be assembled.
-    Reading(Box<Reading>),
+    /// To be assembled. One that says what the last one said may be that one.
+    Reading(Rc<Reading>),
     /// Assembled already.
     Draft(Box<Draft>),
 }

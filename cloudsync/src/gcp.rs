@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use google_cloud_compute_v1::client::{
@@ -283,7 +284,7 @@ fn by_machine(nics: Vec<Nic>) -> BTreeMap<known::Machine, Vec<Nic>> {
 impl Cloud for Gcp {
     async fn read(&self) -> Result<Answer, CloudError> {
         let reading = self.read_consistently().await?;
-        Ok(Answer::Reading(Box::new(reading)))
+        Ok(Answer::Reading(Rc::new(reading)))
     }
 
     async fn look_up(

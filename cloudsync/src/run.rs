@@ -19,7 +19,8 @@ use crate::documents::Documents;
 use crate::file::{FileCloud, NoStore};
 use crate::gcp::{CloudLogging, ExternalAddress, Gcp, Secrets};
 use crate::link::{self, Link, LinkState};
-use crate::ship::{Cursor, Shipper};
+use crate::schedule::Backoff;
+use crate::ship::{Cursor, Shipper, Turns};
 use crate::sync::{Sync, Wires};
 
 /// Runs until SIGTERM or SIGINT.
@@ -133,6 +134,7 @@ fn ship<S: LogSink + 'static>(
         .with_context(|| format!("making {}", config.state_dir.display()))?;
     let cursor = Rc::new(RefCell::new(Cursor::open(&config.state_dir)?));
     let sink = Rc::new(sink);
+    let turns = Rc::new(Turns::new(Backoff::new(config.poll.max_backoff())));
     for stream in Stream::ALL {
         let shipper = Shipper {
             stream,
@@ -141,6 +143,7 @@ fn ship<S: LogSink + 'static>(
             cursor: Rc::clone(&cursor),
             linger: config.logs.linger(),
             max_backoff: config.poll.max_backoff(),
+            turns: Rc::clone(&turns),
             requests: requests.clone(),
             link: link.clone(),
         };

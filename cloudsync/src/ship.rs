@@ -23,9 +23,11 @@ use crate::schedule::Backoff;
 mod batch;
 mod cursor;
 mod spool;
+mod turns;
 
 pub(crate) use cursor::{Cursor, CursorError};
 use spool::Batch;
+pub(crate) use turns::Turns;
 
 /// The task that ships one stream.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(crate) struct Shipper<S> {
     pub(crate) linger: Duration,
     /// The longest pause after failures.
     pub(crate) max_backoff: Duration,
+    /// What it shares with the other streams while the service throttles.
+    pub(crate) turns: Rc<Turns>,
     /// To the daemon.
     pub(crate) requests: mpsc::Sender<Request>,
     /// How the conversation with the daemon stands.
@@ -64,7 +68,10 @@ impl<S: LogSink> Shipper<S> {
                         tracing::warn!(stream = %self.stream, error = trouble, "logs wait in the spool");
                         failing = Some(trouble);
                     }
-                    sleep(backoff.after_failure()).await;
+                    // Who is throttled waits for a turn before the next call.
+                    if !error.is_throttling() {
+                        sleep(backoff.after_failure()).await;
+                    }
                     continue;
                 }
             };
@@ -91,7 +98,11 @@ impl<S: LogSink> Shipper<S> {
                 }
             })?;
         if !batch.events.is_empty() {
-            self.put(&appliance, &batch.events).await?;
+            let turn = self.turns.take().await;
+            let answer = self.put(&appliance, &batch.events).await;
+            self.turns.note(&answer);
+            drop(turn);
+            answer?;
         }
         if batch.end != from {
             self.cursor.borrow_mut().advance(self.stream, batch.end)?;
@@ -205,6 +216,12 @@ enum ShipError {
     Cursor(#[from] CursorError),
     #[error(transparent)]
     Cloud(#[from] CloudError),
+}
+
+impl ShipError {
+    fn is_throttling(&self) -> bool {
+        matches!(self, Self::Cloud(error) if error.kind == CloudErrorKind::Throttled)
+    }
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ impl<C: Cloud + 'static> Sync<C> {
     /// Puts what was looked up into the newest reading.
     fn join(&mut self, found: Found) {
         if let Some(Answer::Reading(reading)) = &mut self.latest {
-            reading.join(found);
+            Rc::make_mut(reading).join(found);
         }
     }
 
@@ -272,7 +272,7 @@ impl<C: Cloud + 'static> Sync<C> {
             return;
         };
         self.look_ups = self.look_ups.saturating_add(1);
-        let (cloud, known) = (Rc::clone(&self.cloud), known.clone());
+        let (cloud, known) = (Rc::clone(&self.cloud), Rc::clone(known));
         self.under_way.spawn_local(async move {
             let asked = Instant::now();
             let found = cloud.look_up(&addresses, &known).await;

@@ -64,6 +64,18 @@ fn two_instances_never_take_the_same_address() {
     assert_eq!(api.interface_of(&untagged).unwrap(), None);
 }
 
+/// What Terraform makes so is looked at, and said where it is not.
+#[test]
+fn an_appliance_says_that_its_interface_cannot_forward_or_has_no_public_address() {
+    let stage = Stage::new();
+    let (sidecar, interface) = appliance(&stage, 1, "elastic_ip = false");
+    sidecar.wait_line("it is on for").unwrap();
+    let output = sidecar.output();
+    let fix = format!("--network-interface-id {interface} --no-source-dest-check");
+    assert!(output.contains(&fix), "{output}");
+    assert!(output.contains("no Elastic IP tagged postern"), "{output}");
+}
+
 #[test]
 fn a_launch_goes_on_once_the_policy_is_adopted_and_primed() {
     let stage = Stage::new();

@@ -20,6 +20,7 @@ mod large_account;
 mod new_client;
 mod outage;
 mod ship;
+mod ship_rate;
 mod snapshot;
 mod stage;
 mod whole;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use e2e::cloud::{Break, Cloud, DaemonDouble, Fault, Pace, Sidecar};
 use e2e::wait;
@@ -182,6 +182,33 @@ fn a_log_service_that_is_down_delays_logs_and_no_policy() {
     sidecar.wait_line("logs are shipped again").unwrap();
     assert!(wait::holds(LIMIT, || daemon.shipped().len() == 1));
     assert_eq!(scene.messages("flow"), [line(start, 1)]);
+}
+
+/// Four streams have lines, and the service throttles the account: it is asked about once a second, not once for each stream.
+#[test]
+fn throttling_holds_back_every_stream_of_the_account() {
+    const STREAMS: [&str; 4] = ["flow", "end", "dns", "config"];
+    const CALLS: u32 = 9;
+    let scene = Scene::new();
+    let throttled = Fault::lasting("PutLogEvents", Break::Throttled);
+    scene.cloud.double.fail(throttled);
+    let daemon = DaemonDouble::start(scene.folder.path()).unwrap();
+    for stream in STREAMS {
+        scene.segment(stream, 1, &[line(now(), 1)]);
+    }
+    let mut sidecar = scene.sidecar("");
+    let since = Instant::now();
+    sidecar.start().unwrap();
+    assert!(scene.cloud.double.wait_calls("PutLogEvents", CALLS, LIMIT));
+    // Each stream once before it knows; a pause of a second at least before each call after that.
+    let pauses = CALLS - u32::try_from(STREAMS.len()).unwrap();
+    let took = since.elapsed();
+    assert!(took >= Duration::from_secs(pauses.into()), "{took:?}");
+    scene.cloud.double.recover();
+    assert!(wait::holds(LIMIT, || daemon.shipped().len() == STREAMS.len()));
+    for stream in STREAMS {
+        assert_eq!(scene.messages(stream).len(), 1, "{stream}");
+    }
 }
 
 /// CloudWatch Logs keeps no event older than 14 days when it arrives (API reference, `PutLogEvents`).

@@ -4,18 +4,21 @@ mod client;
 mod daemon;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use e2e::cloud::{Rule, Sidecar};
+use e2e::packet::flags;
 use e2e::peer::{Authority, Recorder, Script, TlsServer};
-use e2e::topology::{API, Asker, EVIL, Family, MIRROR, RECORDER, Topology};
+use e2e::topology::{API, Asker, CLIENT_IF, EVIL, Family, MIRROR, RECORDER, Topology};
 use e2e::wait;
 use serde_json::Value;
 
 pub(crate) use client::rule_with;
-use client::{Flow, fetch};
+use client::{Flow, fetch, fetch_from};
 use daemon::CloudDaemon;
 
+use crate::large_account::long;
 use crate::stage::{LIMIT, Stage};
 
 /// Seconds between two readings of the cloud.
@@ -105,12 +108,12 @@ impl<'t> Whole<'t> {
         found.unwrap_or_else(|| panic!("no {fields:?} in {stream}: {:#?}", self.told(stream)))
     }
 
-    /// What CloudWatch Logs charges for everything about one allowed connection to this name.
-    fn bytes_about(&self, name: &str) -> usize {
+    /// What CloudWatch Logs charges for everything about one connection to this name that ended so.
+    fn bytes_about(&self, name: &str, outcome: &str) -> usize {
         let lines = self.daemon.lines();
         let is_about = |line: &&String| {
             let line: Value = serde_json::from_str(line).unwrap();
-            line["dhost"] == name && line["outcome"] == "allowed"
+            line["dhost"] == name && line["outcome"] == outcome
         };
         let events = lines.iter().filter(is_about);
         events.map(|line| line.len() + 26).sum()
@@ -182,7 +185,7 @@ fn a_description_decides_a_packet_and_cloudwatch_tells() {
     whole.expect("config", &[("cat", "client"), ("outcome", "accepted")]);
     whole.expect("end", &[("dhost", API.name)]);
     whole.expect_equal();
-    let per_connection = whole.bytes_about(API.name);
+    let per_connection = whole.bytes_about(API.name, "allowed");
     // As the service counts: 26 bytes beside each event..
     assert!(
         per_connection <= 1_500,
@@ -200,7 +203,7 @@ fn merged_lines_cost_no_more_than_is_stated() {
     let is_over = || whole.daemon.status().unwrap()["flows_judged"] == 0;
     assert!(wait::holds(LIMIT, is_over));
     whole.expect_equal();
-    let bytes = || whole.bytes_about(API.name);
+    let bytes = || whole.bytes_about(API.name, "allowed");
     assert!(wait::holds(LIMIT, || bytes() > 0));
     assert!(bytes() <= 1_000, "{} bytes a connection", bytes());
 }
@@ -354,28 +357,41 @@ fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_opens() {
     assert!(all, "lost: {lost:#?}");
 }
 
+/// With `E2E_LONG` fifty times, and the 99th percentile is asserted.
 #[test]
 fn new_client_waits_and_is_not_reset() {
+    let newcomers: u8 = if long() { 50 } else { 4 };
     let lab = Topology::new().unwrap();
     let whole = Whole::start(&lab, &["postern:tls:api.allowed.example"]);
-    let address = Asker::Unlisted.address(Family::V4).to_string();
-    let subnet = whole
-        .stage
-        .cloud
-        .api
-        .subnet(&whole.stage.vpc, "10.77.2.0/24")
-        .unwrap();
-    whole
-        .stage
-        .cloud
-        .api
-        .interface(&subnet, &address, &[&whole.stage.gid])
-        .unwrap();
+    let api = &whole.stage.cloud.api;
+    let subnet = api.subnet(&whole.stage.vpc, "10.77.2.0/24").unwrap();
     let inside = lab.capture_inside().unwrap();
-    let served = fetch(&lab, &whole.authority, API.name, Asker::Unlisted).unwrap();
-    assert!(served, "a workload that has just started gets through");
+    let mut times = Vec::new();
+    for host in 100..100 + newcomers {
+        let address = IpAddr::from([10, 77, 2, host]);
+        lab.client
+            .ip(&format!("addr add {address}/32 dev {CLIENT_IF}\n"))
+            .unwrap();
+        let groups = [whole.stage.gid.as_str()];
+        api.interface(&subnet, &address.to_string(), &groups)
+            .unwrap();
+        let dialled = Instant::now();
+        let served = fetch_from(&lab, &whole.authority, API.name, address).unwrap();
+        times.push(dialled.elapsed());
+        assert!(
+            served,
+            "a workload that has just started gets through: {address}"
+        );
+    }
     let resets = inside.matching(|seen| {
-        seen.to.ip() == Asker::Unlisted.address(Family::V4) && seen.is_tcp(e2e::packet::flags::RST)
+        seen.to.is_ipv4() && seen.from.ip() == API.address(Family::V4) && seen.is_tcp(flags::RST)
     });
     assert!(resets.is_empty(), "{resets:?}");
+    times.sort_unstable();
+    let worst = times[(times.len() * 99 / 100).min(times.len() - 1)];
+    eprintln!(
+        "first connection of {newcomers} newcomers: median {:?}, p99 {worst:?}",
+        times[times.len() / 2]
+    );
+    assert!(!long() || worst <= Duration::from_secs(3), "{worst:?}");
 }

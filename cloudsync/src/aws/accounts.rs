@@ -8,7 +8,7 @@ use aws_config::sts::AssumeRoleProvider;
 use aws_credential_types::provider::SharedCredentialsProvider;
 
 use super::call::Caller;
-use super::inventory::{self, Owned};
+use super::inventory::{self, Listed, Owned};
 use super::pages::Pages;
 use super::security_groups::Groups;
 use crate::cloud::{CloudError, Trouble};
@@ -26,7 +26,7 @@ pub(super) struct Account {
     /// The groups its interfaces are in.
     pub(super) groups: Groups,
     pages: Pages<Owned>,
-    last: RefCell<Option<Vec<Owned>>>,
+    last: RefCell<Option<Listed>>,
 }
 
 impl Account {
@@ -77,22 +77,24 @@ impl Account {
         }
     }
 
-    /// Its interfaces, and how many pages that took. Another account that cannot be read now has
+    /// Its interfaces. Another account that cannot be read now has
     /// the interfaces it had, and is a trouble to be reported. Our own is an error, and so is one
     /// that was not read since the start: without it the policy would be a smaller one.
     pub(super) async fn interfaces(
         &self,
         troubles: &mut Vec<Trouble>,
-    ) -> Result<(Vec<Owned>, u32), CloudError> {
-        match inventory::interfaces(&self.caller, &self.pages, &self.vpcs).await {
-            Ok((found, pages)) => {
-                *self.last.borrow_mut() = Some(found.clone());
-                Ok((found, pages))
+    ) -> Result<Listed, CloudError> {
+        let last = self.last.borrow().clone();
+        let read = inventory::interfaces(&self.caller, &self.pages, &self.vpcs, last.as_ref());
+        match read.await {
+            Ok(listed) => {
+                *self.last.borrow_mut() = Some(listed.clone());
+                Ok(listed)
             }
-            Err(mut error) => match self.last.borrow().clone() {
+            Err(mut error) => match last {
                 Some(last) if !self.id.is_empty() => {
                     troubles.push(self.trouble(&error));
-                    Ok((last, 1))
+                    Ok(last)
                 }
                 Some(_) => Err(error),
                 None => {

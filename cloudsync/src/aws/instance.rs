@@ -1,5 +1,5 @@
-//! What an appliance does as an instance: takes a public address, and tells its autoscaling group
-//! when it is ready.
+//! What an appliance does as an instance: takes a public address, says what is wrong with its
+//! network, and tells its autoscaling group when it is ready.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use super::address;
 use super::call::Caller;
 use super::health::{self, Subject};
 use super::metadata::Own;
+use super::preflight;
 use super::service::AUTOSCALING;
 use crate::config::Config;
 use crate::link::LinkState;
@@ -27,6 +28,16 @@ pub(super) async fn serve(caller: Caller, config: &Config, link: watch::Receiver
     let address = async {
         if aws.elastic_ip {
             address::take(&caller, &own).await;
+        }
+    };
+    let network = async {
+        for finding in preflight::troubles(&caller, config, &own).await {
+            tracing::warn!(
+                check = finding.check,
+                why = finding.detail,
+                fix = finding.fix,
+                "this appliance's network is not as it must be"
+            );
         }
     };
     let hook = async {
@@ -49,7 +60,7 @@ pub(super) async fn serve(caller: Caller, config: &Config, link: watch::Receiver
             health::watch(&caller, &subject, &aws.health).await;
         }
     };
-    tokio::join!(address, hook, health);
+    tokio::join!(address, network, hook, health);
 }
 
 /// What a launch waits for.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use aws_sdk_ec2::operation::describe_network_interfaces::{
     DescribeNetworkInterfaces, DescribeNetworkInterfacesOutput,
@@ -12,7 +13,7 @@ use aws_smithy_runtime_api::client::interceptors::context::Output;
 use ipnet::IpNet;
 
 use super::call::Caller;
-use super::pages::{Ask, FILTER_VALUES_MAX, Listing, PAGE, Page, Pages, filter};
+use super::pages::{Ask, FILTER_VALUES_MAX, Listing, PAGE, Page, Pages, are_same, filter};
 use super::reader::Decoder;
 use crate::cloud::{CloudError, CloudErrorKind, Interface};
 
@@ -60,16 +61,38 @@ impl Listing for Interfaces {
     }
 }
 
-/// Every interface of these VPCs, and how many pages that took.
+/// Every interface of some VPCs, as one reading found them.
+#[derive(Debug, Clone)]
+pub(super) struct Listed {
+    pages: Vec<Rc<Vec<Owned>>>,
+    /// The interfaces; the same ones as the last time when no page changed.
+    pub(super) interfaces: Rc<Vec<Owned>>,
+}
+
+impl Listed {
+    /// How many pages that took.
+    pub(super) fn calls(&self) -> u32 {
+        u32::try_from(self.pages.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Every interface of these VPCs.
 pub(super) async fn interfaces(
     caller: &Caller,
     pages: &Pages<Owned>,
     vpcs: &[String],
-) -> Result<(Vec<Owned>, u32), CloudError> {
+    last: Option<&Listed>,
+) -> Result<Listed, CloudError> {
     let read = pages.read::<Interfaces>(caller, &vpc_filter(vpcs)).await?;
-    let count = u32::try_from(read.len()).unwrap_or(u32::MAX);
+    if let Some(last) = last.filter(|last| are_same(&last.pages, &read)) {
+        return Ok(last.clone());
+    }
     let found = read.iter().flat_map(|page| page.iter().cloned());
-    Ok((consistent(found)?, count))
+    let interfaces = Rc::new(consistent(found)?);
+    Ok(Listed {
+        pages: read,
+        interfaces,
+    })
 }
 
 /// The interfaces of these VPCs that have one of these addresses. There is no filter for delegated

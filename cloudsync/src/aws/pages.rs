@@ -130,6 +130,15 @@ impl<T> Pages<T> {
     }
 }
 
+/// Whether these are the very same objects, as the pages of an answer are that did not change.
+pub(super) fn are_same<T>(these: &[Rc<T>], those: &[Rc<T>]) -> bool {
+    these.len() == those.len()
+        && these
+            .iter()
+            .zip(those)
+            .all(|(this, that)| Rc::ptr_eq(this, that))
+}
+
 /// A filter.
 pub(super) fn filter<V: Into<String>>(name: &str, values: impl IntoIterator<Item = V>) -> Filter {
     let values = values.into_iter().map(Into::into).collect();

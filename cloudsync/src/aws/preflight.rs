@@ -20,7 +20,7 @@ use super::service::SSM;
 use super::{Aws, address};
 use crate::cloud::{CloudError, CloudErrorKind};
 use crate::config::Config;
-use crate::preflight::Finding;
+use crate::preflight::{Finding, Outcome};
 
 /// A clock that is off by more than this makes signatures and certificates fail before long.
 const CLOCK_SECONDS_MAX: i64 = 60;
@@ -127,6 +127,18 @@ impl Intercept for Date {
         *said = date.map(ToOwned::to_owned);
         Ok(())
     }
+}
+
+/// What must be so of the network around an appliance in a route table, and is not.
+pub(super) async fn troubles(caller: &Caller, config: &Config, own: &Own) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    // One that takes an address says itself when it finds none.
+    if !config.aws.elastic_ip {
+        findings.push(public_address(caller, config, own).await);
+    }
+    findings.extend(source_check(caller, own).await);
+    findings.retain(|finding| finding.outcome == Outcome::Bad);
+    findings
 }
 
 /// Whether an action may be called, or why not.

@@ -72,8 +72,8 @@ pub(super) struct Groups {
 /// The rules of some groups.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
-    /// Their rules.
-    pub(super) rules: Vec<DescribedRule>,
+    /// Their rules, by group; of a group that did not change, the same ones as the last time.
+    pub(super) rules: Vec<Rc<Vec<DescribedRule>>>,
     /// Groups these credentials do not see.
     pub(super) missing: BTreeSet<String>,
     /// Calls of the API that was asked most, to be expected the next time too.
@@ -88,21 +88,23 @@ impl Groups {
         gids: &BTreeSet<String>,
     ) -> Result<Rules, CloudError> {
         let gids: Vec<&str> = gids.iter().map(String::as_str).collect();
-        let mut described = BTreeMap::new();
+        let mut pages = Vec::new();
         let mut calls = 0_u32;
         for (index, chunk) in gids.chunks(FILTER_VALUES_MAX).enumerate() {
-            let pages = Rc::clone(self.pages.borrow_mut().entry(index).or_default());
+            let known = Rc::clone(self.pages.borrow_mut().entry(index).or_default());
             let filters = [filter("group-id", chunk.iter().copied())];
-            let read = pages.read::<Descriptions>(caller, &filters).await?;
+            let read = known.read::<Descriptions>(caller, &filters).await?;
             calls = calls.saturating_add(count(read.len()));
-            for group in read.iter().flat_map(|page| page.iter()) {
-                described.insert(group.gid.clone(), group.permissions.clone());
-            }
+            pages.extend(read);
         }
+        let groups = pages.iter().flat_map(|page| page.iter());
+        let described: BTreeMap<&str, &[Permission]> = groups
+            .map(|group| (group.gid.as_str(), group.permissions.as_slice()))
+            .collect();
         let stale: Vec<&str> = described
             .iter()
             .filter(|(gid, permissions)| !self.is_settled(gid, permissions))
-            .map(|(gid, _)| gid.as_str())
+            .map(|(gid, _)| *gid)
             .collect();
         let rule_calls = self.read_rules(caller, &stale, &described).await?;
         // The first reading asks for everything once; a bucket holds that many.
@@ -111,14 +113,14 @@ impl Groups {
         }
         self.known
             .borrow_mut()
-            .retain(|gid, _| described.contains_key(gid));
+            .retain(|gid, _| described.contains_key(gid.as_str()));
         Ok(Rules {
             missing: gids
                 .iter()
                 .filter(|gid| !described.contains_key(**gid))
                 .map(|gid| (*gid).to_owned())
                 .collect(),
-            rules: self.rules_of(described.keys().map(String::as_str)),
+            rules: self.rules_of(described.keys().copied()),
             calls,
         })
     }
@@ -145,12 +147,13 @@ impl Groups {
         Self::default().read(caller, gids).await
     }
 
-    fn rules_of<G: AsRef<str>>(&self, gids: impl Iterator<Item = G>) -> Vec<DescribedRule> {
+    fn rules_of<G: AsRef<str>>(
+        &self,
+        gids: impl Iterator<Item = G>,
+    ) -> Vec<Rc<Vec<DescribedRule>>> {
         let known = self.known.borrow();
         let rules = gids.filter_map(|gid| known.get(gid.as_ref()));
-        rules
-            .flat_map(|known| known.rules.iter().cloned())
-            .collect()
+        rules.map(|known| Rc::clone(&known.rules)).collect()
     }
 
     /// Whether the rules of a group are known to be what it permits now.
@@ -167,7 +170,7 @@ impl Groups {
         &self,
         caller: &Caller,
         gids: &[&str],
-        described: &BTreeMap<String, Vec<Permission>>,
+        described: &BTreeMap<&str, &[Permission]>,
     ) -> Result<u32, CloudError> {
         let mut calls = 0_u32;
         for chunk in gids.chunks(FILTER_VALUES_MAX) {
@@ -185,8 +188,8 @@ impl Groups {
             }
             for gid in chunk {
                 let rules = by_group.remove(gid).unwrap_or_default();
-                let permissions = described.get(*gid).cloned().unwrap_or_default();
-                self.settle(gid, permissions, rules);
+                let permissions = described.get(*gid).copied().unwrap_or_default();
+                self.settle(gid, permissions.to_vec(), rules);
             }
         }
         Ok(calls)

@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(journal.note(Newest::default()), None);
         let old = operation(1, true, "a");
         assert_eq!(
-            journal.note(newest(&[old.clone()])),
+            journal.note(newest(std::slice::from_ref(&old))),
             Some(Changed::Everything)
         );
         let running = [operation(2, false, "b"), old.clone()];

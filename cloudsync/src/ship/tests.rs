@@ -49,6 +49,9 @@ impl LogSink for Recorder {
     }
 }
 
+/// A pause that costs a test nothing.
+const SHORT: Duration = Duration::from_millis(1);
+
 struct Setup {
     folder: tempfile::TempDir,
     shipper: Shipper<Recorder>,
@@ -74,6 +77,7 @@ fn setup(sink: Recorder) -> Setup {
         cursor: Rc::new(RefCell::new(Cursor::open(folder.path()).unwrap())),
         linger: Duration::ZERO,
         max_backoff: Duration::from_secs(1),
+        turns: Rc::new(Turns::new(Backoff::starting_at(SHORT, SHORT))),
         requests,
         link: watching,
     };
@@ -235,4 +239,36 @@ fn without_a_daemon_logs_go_under_the_name_it_had() {
     drain(&setup.shipper);
     assert_eq!(setup.shipper.sink.lines.borrow().len(), 2);
     assert!(segments_told(&mut setup.told).is_empty());
+}
+
+#[test]
+fn while_the_service_throttles_streams_ask_one_after_the_other() {
+    let throttled = |kind| {
+        let (call, detail) = ("PutLogEvents".to_owned(), String::new());
+        Err(CloudError { call, kind, detail })
+    };
+    let turns = Turns::new(Backoff::starting_at(SHORT, SHORT));
+    block_on(async {
+        assert!(
+            turns.take().await.is_none(),
+            "nobody waits while all is well"
+        );
+        turns.note(&throttled(CloudErrorKind::Unavailable));
+        assert!(
+            turns.take().await.is_none(),
+            "one stream's trouble is its own"
+        );
+        turns.note(&throttled(CloudErrorKind::Throttled));
+        let first = turns.take().await;
+        assert!(first.is_some());
+        let second = tokio::time::timeout(Duration::from_millis(20), turns.take());
+        assert!(second.await.is_err(), "two asked at a time");
+        turns.note(&throttled(CloudErrorKind::Throttled));
+        drop(first);
+        let next = turns.take().await;
+        assert!(next.is_some(), "still throttled, and somebody else's turn");
+        turns.note(&Ok(()));
+        drop(next);
+        assert!(turns.take().await.is_none(), "all go on");
+    });
 }

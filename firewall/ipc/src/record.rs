@@ -333,4 +333,6 @@ pub struct ConfigDetailV1 {
 }
 
 #[cfg(test)]
+mod incumbent;
+#[cfg(test)]
 mod tests;

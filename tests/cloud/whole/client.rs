@@ -19,9 +19,19 @@ pub(crate) fn fetch(
     name: &str,
     asker: Asker,
 ) -> Result<bool> {
+    fetch_from(lab, authority, name, asker.address(Family::V4))
+}
+
+/// As [`fetch`], from an address of the workload's machine.
+pub(crate) fn fetch_from(
+    lab: &Topology,
+    authority: &Authority,
+    name: &str,
+    source: IpAddr,
+) -> Result<bool> {
     let certificate = authority.certificate();
     let certificate = certificate.to_str().context("a path in UTF-8")?;
-    let source = asker.address(Family::V4).to_string();
+    let source = source.to_string();
     let url = format!("https://{name}/");
     let arguments = [
         "-4",

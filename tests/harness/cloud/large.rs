@@ -1,26 +1,49 @@
 //! An account as large as DESIGN promises to serve: too large to be made in moto object by object.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pages;
 
-/// Interfaces in it.
+/// Interfaces in it at first.
 pub const INTERFACES: usize = 5_000;
 /// Groups, each in use by as many interfaces as any other.
 pub const GROUPS: usize = 500;
 /// Egress rules of each group.
 pub const RULES_PER_GROUP: usize = 40;
 
-/// The account; one of its descriptions can be edited.
+/// The account; one of its descriptions can be edited, and interfaces can be added.
 #[derive(Debug, Default)]
 pub(super) struct Large {
     edited: Mutex<String>,
+    added: AtomicUsize,
+    /// Pages as they were written last: writing one takes longer than sending it.
+    written: Mutex<HashMap<String, Arc<Written>>>,
 }
+
+/// The items of one page, and the number of the item that follows it.
+#[derive(Debug)]
+struct Written(String, Option<usize>);
 
 impl Large {
     /// Has the first rule of the first group allow this name.
     pub(super) fn edit(&self, name: &str) {
         name.clone_into(&mut self.edited.lock().unwrap_or_else(PoisonError::into_inner));
+        self.forget();
+    }
+
+    /// Adds an interface, and says which address it has.
+    pub(super) fn launch(&self) -> Ipv4Addr {
+        let number = INTERFACES + self.added.fetch_add(1, Ordering::Relaxed);
+        self.forget();
+        address(number)
+    }
+
+    fn forget(&self) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.clear();
     }
 
     /// One page of an action's answer, from this item on; with the number of the item that follows it.
@@ -31,26 +54,52 @@ impl Large {
         (start, size): (usize, usize),
     ) -> Option<(String, Option<usize>)> {
         let (set, _) = pages::listing(action)?;
-        let all = Self::items(action, arguments);
-        let end = start.saturating_add(size).min(all.len());
-        let items: String = all
-            .get(start..end)?
-            .iter()
-            .map(|item| self.write(item))
-            .collect();
-        let next = (end < all.len()).then_some(end);
+        let key = format!("{arguments:?} {start}");
+        // Held while a page is made, so that none made before an edit is kept after it.
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = written.get(&key).cloned();
+        let page = match known {
+            Some(page) => page,
+            None => {
+                let page = Arc::new(self.make(action, arguments, (start, size))?);
+                written.insert(key, Arc::clone(&page));
+                page
+            }
+        };
+        drop(written);
+        let Written(items, next) = &*page;
         let id = request_id(action, start);
         let body = format!(
             "<{action}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>{id}</requestId>\
              <{set}>{items}</{set}>"
         );
-        Some((body, next))
+        Some((body, *next))
     }
 
-    fn items(action: &str, arguments: &[(String, String)]) -> Vec<Item> {
+    fn make(
+        &self,
+        action: &str,
+        arguments: &[(String, String)],
+        (start, size): (usize, usize),
+    ) -> Option<Written> {
+        let all = self.items(action, arguments);
+        let end = start.saturating_add(size).min(all.len());
+        let page = all.get(start..end)?.iter();
+        let items = page.map(|item| self.write(item)).collect();
+        Some(Written(items, (end < all.len()).then_some(end)))
+    }
+
+    fn items(&self, action: &str, arguments: &[(String, String)]) -> Vec<Item> {
         let groups = || wanted(arguments);
+        let all = INTERFACES + self.added.load(Ordering::Relaxed);
         match action {
-            "DescribeNetworkInterfaces" => (0..INTERFACES).map(Item::Interface).collect(),
+            "DescribeNetworkInterfaces" => match asked_for(arguments) {
+                Some(numbers) => numbers
+                    .filter(|number| *number < all)
+                    .map(Item::Interface)
+                    .collect(),
+                None => (0..all).map(Item::Interface).collect(),
+            },
             "DescribeSecurityGroups" => groups().into_iter().map(Item::Group).collect(),
             "DescribeSecurityGroupRules" => groups()
                 .into_iter()
@@ -125,14 +174,27 @@ fn gid(group: usize) -> String {
     format!("sg-{group:017x}")
 }
 
+/// Interfaces whose addresses a filter asks for; `None` without one.
+fn asked_for(arguments: &[(String, String)]) -> Option<impl Iterator<Item = usize>> {
+    let (name, _) = arguments
+        .iter()
+        .find(|(_, value)| value == "addresses.private-ip-address")?;
+    let values = name.replace("Name", "Value");
+    let values = arguments
+        .iter()
+        .filter(move |(key, _)| key.starts_with(&values));
+    let addresses = values.filter_map(|(_, value)| value.parse::<Ipv4Addr>().ok());
+    Some(addresses.map(|address| (address.to_bits() & 0xff_ffff) as usize))
+}
+
+fn address(number: usize) -> Ipv4Addr {
+    let bits = u32::try_from(number).unwrap_or_default();
+    Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(10, 0, 0, 0)) | bits)
+}
+
 /// As EC2 writes one of an instance, with the parts that take the most room.
 fn interface(number: usize) -> String {
-    let address = format!(
-        "10.{}.{}.{}",
-        number >> 16,
-        (number >> 8) & 255,
-        number & 255
-    );
+    let address = address(number);
     format!(
         "<item><networkInterfaceId>eni-{number:017x}</networkInterfaceId><subnetId>subnet-1</subnetId><vpcId>vpc-1</vpcId>\
          <availabilityZone>eu-west-1a</availabilityZone><description/><ownerId>123456789012</ownerId>\

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn flow_line() -> FlowLineV1 {
+pub(super) fn flow_line() -> FlowLineV1 {
     FlowLineV1 {
         time: Timestamp::from_unix_ms(1_795_345_705_042),
         cat: FlowCat::Client,

@@ -82,6 +82,57 @@ fn both_prefixes_mean_the_same() {
 }
 
 #[test]
+fn the_incumbents_tls_annotation_is_read() {
+    let reading = read_plain("discriminat:tls:api.example.com,www.example.com");
+    assert_eq!(
+        allowed(&reading),
+        ["tls:api.example.com", "tls:www.example.com"]
+    );
+    assert_eq!(reading.faults, []);
+}
+
+#[test]
+fn the_incumbents_ssh_annotation_is_read() {
+    let reading = read_plain("discriminat:ssh:git.example.com,sftp.example.com");
+    assert_eq!(
+        allowed(&reading),
+        ["ssh:git.example.com", "ssh:sftp.example.com"]
+    );
+    assert_eq!(reading.faults, []);
+}
+
+#[test]
+fn the_incumbents_see_thru_annotation_is_read() {
+    for (text, until) in [
+        ("discriminat:see-thru:2027-01-31", "see-thru:2027-01-31"),
+        ("discriminat:see-thru:2027-1-1", "see-thru:2027-01-01"),
+    ] {
+        let reading = read_plain(text);
+        assert_eq!(allowed(&reading), [until]);
+        assert_eq!(reading.faults, []);
+    }
+}
+
+#[test]
+fn the_incumbents_wildcards_stay_within_a_label() {
+    let reading = read_plain("discriminat:tls:*.github.com,d?.example.com");
+    assert_eq!(
+        allowed(&reading),
+        ["tls:*.github.com", "tls:d?.example.com"]
+    );
+    assert_eq!(reading.faults, []);
+    let matches = |host: &str| {
+        let name = Name::parse(host.as_bytes()).unwrap();
+        reading.entries.iter().any(|entry| match entry {
+            Entry::Pattern { pattern, .. } => pattern.matches(&name),
+            Entry::Name { .. } | Entry::Address { .. } | Entry::SeeThru { .. } => false,
+        })
+    };
+    assert!(matches("api.github.com") && matches("d1.example.com"));
+    assert!(!matches("a.b.github.com") && !matches("d.example.com") && !matches("d12.example.com"));
+}
+
+#[test]
 fn every_kind_is_read() {
     for (text, expected) in [
         (

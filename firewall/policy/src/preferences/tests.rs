@@ -19,6 +19,45 @@ fn the_incumbents_own_document_is_the_defaults() {
     assert_eq!(read(document), (Preferences::default(), Vec::new()));
 }
 
+/// Each value of a key of the incumbent's document is taken, and is what is in force.
+fn takes(key: &str, values: &[&str]) {
+    for value in values {
+        let (preferences, faults) = read(&format!(r#"{{"%default": {{"{key}": {value}}}}}"#));
+        assert_eq!(faults, [], "{key}: {value}");
+        let pairs = preferences.pairs();
+        let found = pairs.into_iter().find(|(known, _)| *known == key).unwrap();
+        let expected = value.trim_matches('"');
+        assert_eq!(found.1, expected, "{key}");
+    }
+}
+
+#[test]
+fn the_incumbents_wildcard_exposure_is_taken() {
+    let values = [
+        r#""none""#,
+        r#""prohibit_asterisk""#,
+        r#""prohibit_public_suffix""#,
+        r#""nuclear""#,
+    ];
+    takes("wildcard_exposure", &values);
+}
+
+#[test]
+fn the_incumbents_flow_log_verbosity_is_taken() {
+    let values = [r#""full""#, r#""only_disallowed""#, r#""none""#];
+    takes("flow_log_verbosity", &values);
+}
+
+#[test]
+fn the_incumbents_see_thru_is_taken() {
+    takes("see_thru", &["null", r#""2026-01-19""#]);
+}
+
+#[test]
+fn the_incumbents_x509_crls_is_taken() {
+    takes("x509_crls", &[r#""ignore""#, r#""allow""#]);
+}
+
 #[test]
 fn every_key_takes_every_value_of_the_documentation() {
     for (key, values) in [
