@@ -129,33 +129,22 @@ pub fn overlay(path: &Path) -> Result<()> {
         .arg(path))
 }
 
-/// What a second packing and a second image differ in from the first, by path.
+/// What two packings and the two images made of them differ in, by path.
 ///
 /// # Errors
-/// When one cannot be made, or a file of the first is gone.
+/// When one cannot be made.
 pub fn differences() -> Result<BTreeSet<String>> {
     let folder = folder()?;
-    let again = folder.join("again");
-    if again.exists() {
-        fs::remove_dir_all(&again).context("clearing what was made before")?;
+    let made = [folder.join("first"), folder.join("second")];
+    for folder in &made {
+        once_more(folder)?;
     }
-    fs::create_dir_all(&again)?;
-    // The base is taken as it is: what the archive holds is not ours.
-    for entry in fs::read_dir(&folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "tar") {
-            fs::hard_link(&path, again.join(path.file_name().unwrap_or_default()))?;
-        }
-    }
-    pack("again/packages")?;
-    let packages = again.join("packages");
-    let words = packages.to_str().context("a path in UTF-8")?;
-    script("build-base", &["--cache", "--appliance", words], "again")?;
+    let [first, second] = &made;
     let mut differ = BTreeSet::new();
-    for entry in fs::read_dir(folder.join("packages"))? {
-        let first = entry?.path();
-        let name = first.file_name().unwrap_or_default();
-        if fs::read(&first)? != fs::read(packages.join(name))? {
+    for entry in fs::read_dir(first.join("packages"))? {
+        let package = entry?.path();
+        let name = package.file_name().unwrap_or_default();
+        if fs::read(&package)? != fs::read(second.join("packages").join(name))? {
             differ.insert(name.display().to_string());
         }
     }
@@ -163,11 +152,39 @@ pub fn differences() -> Result<BTreeSet<String>> {
         let text = fs::read_to_string(folder.join("appliance.manifest")).context("no manifest")?;
         Ok(text.lines().map(ToOwned::to_owned).collect())
     };
-    let (first, second) = (lines(&folder)?, lines(&again)?);
     let path = |line: &String| line.rsplit(' ').next().unwrap_or(line).to_owned();
-    differ.extend(first.symmetric_difference(&second).map(path));
-    fs::remove_dir_all(&again).context("clearing up")?;
+    differ.extend(
+        lines(first)?
+            .symmetric_difference(&lines(second)?)
+            .map(path),
+    );
+    for folder in &made {
+        fs::remove_dir_all(folder).context("clearing up")?;
+    }
     Ok(differ)
+}
+
+/// Packs, and makes an image of that, in a folder of its own.
+fn once_more(to: &Path) -> Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to).context("clearing what was made before")?;
+    }
+    fs::create_dir_all(to)?;
+    // The base is taken as it is: what the archive holds is not ours.
+    for entry in fs::read_dir(folder()?)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "tar") {
+            fs::hard_link(&path, to.join(path.file_name().unwrap_or_default()))?;
+        }
+    }
+    let name = to
+        .file_name()
+        .and_then(|name| name.to_str())
+        .context("a name in UTF-8")?;
+    pack(&format!("{name}/packages"))?;
+    let packages = to.join("packages");
+    let words = packages.to_str().context("a path in UTF-8")?;
+    script("build-base", &["--cache", "--appliance", words], name)
 }
 
 /// Unpacks the image's kernel for the boot tier's guest, which runs what needs hand-made packets: its folder.
