@@ -48,7 +48,7 @@ passwd --lock root
 
 # Nothing here is for a desktop, and every unit less is a boot sooner.
 systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
-  man-db.timer fstrim.timer systemd-pcrmachine.service systemd-tpm2-setup.service systemd-tpm2-setup-early.service
+  man-db.timer fstrim.timer grub-common.service systemd-pcrmachine.service systemd-tpm2-setup.service systemd-tpm2-setup-early.service
 mkdir -p /etc/systemd/journald.conf.d
 printf '[Journal]\nStorage=persistent\nSystemMaxUse=64M\n' >/etc/systemd/journald.conf.d/postern.conf
 mkdir -p /etc/systemd/system.conf.d

@@ -56,8 +56,8 @@ pub(super) fn run(
 }
 
 /// Everything qemu emulates but `cmpxchg16b`, which 7.2 does wrongly on two processors (the allocator of kernel 6.12
-/// faults), and what only costs time.
-pub const CPU: &str = "max,cx16=off,la57=off,svm=off";
+/// faults), and what only costs time: wide registers are many narrow ones to an emulator.
+pub const CPU: &str = "max,cx16=off,la57=off,svm=off,avx=off,avx2=off";
 
 /// The machine: two emulated processors, two serial ports, nothing else.
 fn command(kernel: &Kernel, initramfs: &Path, console: &Path, results: &Path) -> Command {

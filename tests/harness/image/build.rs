@@ -12,7 +12,7 @@ use crate::prerequisites::find;
 use crate::suite::{ROOT, target_dir};
 
 /// A file that proves a package is there, and the package.
-const NEEDED: [(&str, &str); 13] = [
+const NEEDED: [(&str, &str); 16] = [
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
     ("/usr/bin/qemu-img", "qemu-utils"),
     ("/usr/share/ovmf/OVMF.fd", "ovmf"),
@@ -29,6 +29,19 @@ const NEEDED: [(&str, &str); 13] = [
     ("/usr/sbin/ethtool", "ethtool"),
     ("/usr/bin/ssh-keygen", "openssh-client"),
     ("/usr/bin/xz", "xz-utils"),
+    ("/usr/sbin/depmod", "kmod"),
+    ("/usr/bin/packer", "packer"),
+    ("/usr/bin/shellcheck", "shellcheck"),
+];
+
+/// Our shell scripts: a folder, and names in it.
+const SCRIPTS: [&str; 6] = [
+    "packer/build-base build-packages measure-boot",
+    "packer/provision/*",
+    "firewall/packaging/libexec/*",
+    "firewall/packaging/debian/postinst prerm postrm",
+    "cloudsync/packaging/libexec/*",
+    "cloudsync/packaging/debian/postinst prerm postrm",
 ];
 
 /// Makes sure every program is installed.
@@ -36,6 +49,9 @@ const NEEDED: [(&str, &str); 13] = [
 /// # Errors
 /// With the line that installs what is missing, where that cannot be done here.
 pub fn prerequisites() -> Result<()> {
+    if !geteuid().is_root() {
+        bail!("an image has files of many owners: run this tier as root");
+    }
     crate::prerequisites::ensure()?;
     let missing: Vec<&str> = NEEDED
         .iter()
@@ -45,7 +61,7 @@ pub fn prerequisites() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    if !geteuid().is_root() || find("apt-get").is_none() {
+    if find("apt-get").is_none() {
         bail!(
             "run: apt-get install --no-install-recommends {}",
             missing.join(" ")
@@ -115,6 +131,39 @@ pub fn appliance() -> Result<()> {
 /// When this program is not where cargo puts programs.
 pub fn disk() -> Result<PathBuf> {
     Ok(folder()?.join("appliance.qcow2"))
+}
+
+/// Has Packer check every source, for both architectures and without a network, and shellcheck every script.
+///
+/// # Errors
+/// With what either says.
+pub fn validate() -> Result<()> {
+    let folder = folder()?;
+    for architecture in ["amd64", "arm64"] {
+        let variable = format!("architecture={architecture}");
+        run(Command::new("packer")
+            .args(["validate", "-var", &variable, "packer"])
+            .current_dir(ROOT)
+            // It asks its maker for news otherwise.
+            .env("CHECKPOINT_DISABLE", "1")
+            .env("PACKER_CACHE_DIR", folder.join("packer-cache"))
+            .env("PKR_VAR_packages", folder.join("packages"))
+            .env("PKR_VAR_qemu_base", folder.join("appliance.qcow2"))
+            .env("PKR_VAR_qemu_key", folder.join("packer-key"))
+            .env("PKR_VAR_qemu_output", folder.join("qemu")))?;
+    }
+    let mut shellcheck = Command::new("shellcheck");
+    shellcheck.current_dir(ROOT);
+    for pattern in SCRIPTS {
+        let (under, names) = pattern.rsplit_once('/').context("a folder")?;
+        for entry in fs::read_dir(Path::new(ROOT).join(under))? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if names == "*" || names.split(' ').any(|one| one == name) {
+                shellcheck.arg(format!("{under}/{name}"));
+            }
+        }
+    }
+    run(&mut shellcheck)
 }
 
 /// A disk over the image that takes every write.
@@ -213,7 +262,7 @@ pub fn kernel() -> Result<PathBuf> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .next()
         .context("no kernel in the base")?;
-    run(Command::new("depmod").arg("-b").arg(&root).arg(release))?;
+    run(Command::new("/usr/sbin/depmod").arg("-b").arg(&root).arg(release))?;
     Ok(root)
 }
 

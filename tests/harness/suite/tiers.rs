@@ -196,10 +196,14 @@ fn scale(runner: &mut Runner) -> Result<()> {
 /// With the programs the other tiers have built: of one commit, whichever that is.
 fn image(runner: &mut Runner) -> Result<()> {
     let ready = runner.prepare("image: prerequisites", build::prerequisites)?
+        && runner.prepare("image: moto", || {
+            crate::cloud::moto::environment().map(drop)
+        })?
         && runner.prepare("image: build postern", crate::lab::build::daemon)?
         && runner.prepare("image: build postern-cloudsync", crate::lab::build::sidecar)?
         && runner.prepare("image: packages", build::packages)?
-        && runner.prepare("image: disk", build::appliance)?;
+        && runner.prepare("image: disk", build::appliance)?
+        && runner.prepare("image: packer validate, shellcheck", build::validate)?;
     if !ready {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::image::{Guest, Report, Stage};
 use e2e::topology::API;
 
-use super::aws::health;
+use super::aws::{green, health};
 use super::judged::Judged;
 use super::{SOON, enforces};
 
@@ -47,7 +47,7 @@ pub(super) fn run(stage: &Stage, guest: &mut Guest, report: &mut Report) {
         let mut judged = Judged::open(stage)?;
         guest.run(FILL)?;
         let result = enforces(stage, guest)
-            .and_then(|()| health(stage).map(drop))
+            .and_then(|()| green(stage).map(drop))
             .and_then(|()| judged.goes_on());
         guest.run("rm -f /var/fill*; sync")?;
         result.context("with no byte left on the disk")

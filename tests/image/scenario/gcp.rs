@@ -10,7 +10,7 @@ use e2e::image::{Guest, Machine, Report, Setup, Stage};
 use e2e::topology::API;
 use e2e::wait;
 
-use super::aws::health;
+use super::aws::green;
 use super::{BOOT, SOON, enforces, told};
 
 /// Boots it without a cable, and mends one thing after the other.
@@ -65,7 +65,7 @@ pub(super) fn run(stage: &Stage, disk: &Path, report: &mut Report) -> Result<()>
             again(&mut guest)?;
             enforces(stage, &mut guest)?;
             ensure!(
-                !health(stage)?.contains("no_policy"),
+                !green(stage)?.contains("no_policy"),
                 "health says that there is no policy"
             );
             Ok(())
@@ -97,7 +97,7 @@ fn again(guest: &mut Guest) -> Result<()> {
 
 /// No policy: not even what the policy to come allows.
 fn nothing_leaves(stage: &Stage) -> Result<()> {
-    let body = wait::until(SOON, || health(stage).ok()).unwrap_or_default();
+    let body = green(stage)?;
     ensure!(body.contains("no_policy"), "health: {body:?}");
     ensure!(
         !stage.served(API),
