@@ -346,7 +346,7 @@ impl<'t> Daemon<'t> {
     }
 
     fn wait_healthy(&mut self) -> Result<()> {
-        let limit = Duration::from_secs(20);
+        let limit = Duration::from_secs(60);
         let healthy = wait::until(limit, || {
             let ended = self.child.try_wait().ok().flatten();
             if ended.is_some() {

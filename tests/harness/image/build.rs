@@ -36,7 +36,7 @@ const NEEDED: [(&str, &str); 16] = [
 
 /// Our shell scripts: a folder, and names in it.
 const SCRIPTS: [&str; 6] = [
-    "packer/build-base build-packages measure-boot",
+    "packer/build-base build-packages",
     "packer/provision/*",
     "firewall/packaging/libexec/*",
     "firewall/packaging/debian/postinst prerm postrm",
