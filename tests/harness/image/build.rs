@@ -262,7 +262,10 @@ pub fn kernel() -> Result<PathBuf> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .next()
         .context("no kernel in the base")?;
-    run(Command::new("/usr/sbin/depmod").arg("-b").arg(&root).arg(release))?;
+    run(Command::new("/usr/sbin/depmod")
+        .arg("-b")
+        .arg(&root)
+        .arg(release))?;
     Ok(root)
 }
 
