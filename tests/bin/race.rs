@@ -32,6 +32,10 @@ struct Arguments {
     /// Races these only, beside plain NAT.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Kind>,
+    /// Measures new connections and nothing else, in seven rounds: for work on the packet path. With `--only
+    /// postern,before` and POSTERN_BEFORE naming another build, before and after come from one run.
+    #[arg(long, conflicts_with_all = ["quick", "publish"])]
+    connections: bool,
     /// Prints `results.json` instead of the table.
     #[arg(long)]
     json: bool,
@@ -55,10 +59,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     eprintln!("building postern and the load generator");
     lab::build::release(&["firewall", "load"])?;
     netns::become_root()?;
-    let effort = if arguments.quick {
-        Effort::QUICK
-    } else {
-        Effort::FULL
+    let effort = match (arguments.quick, arguments.connections) {
+        (true, _) => Effort::QUICK,
+        (false, true) => Effort::CONNECTIONS,
+        (false, false) => Effort::FULL,
     };
     let contestants = if arguments.only.is_empty() {
         Kind::ALL.to_vec()

@@ -16,6 +16,7 @@ pub mod proxy;
 pub mod results;
 pub mod stage;
 pub mod table;
+pub mod targets;
 
 use anyhow::Result;
 
@@ -27,6 +28,7 @@ use self::stage::Stage;
 /// Runs the race between plain NAT and `contestants`; `say` hears one line per step.
 pub fn run(effort: &Effort, contestants: &[Kind], say: &mut dyn FnMut(&str)) -> Result<Results> {
     let runs = |kind: &Kind| *kind == Kind::Nat || contestants.contains(kind);
+    let order = Kind::ALL.into_iter().chain([Kind::Before]);
     let stage = Stage::new()?;
     let mut rounds: Vec<Round> = Vec::new();
     for number in 1..=effort.rounds {
@@ -41,7 +43,7 @@ pub fn run(effort: &Effort, contestants: &[Kind], say: &mut dyn FnMut(&str)) -> 
             disturbed: busy > cpu::DISTURBED,
             ..Round::default()
         };
-        for kind in Kind::ALL.into_iter().filter(runs) {
+        for kind in order.clone().filter(runs) {
             let figures = measure::one(&stage, kind, effort)?;
             say(&format!(
                 "round {number} {:<8} {}",
@@ -51,6 +53,9 @@ pub fn run(effort: &Effort, contestants: &[Kind], say: &mut dyn FnMut(&str)) -> 
             round.figures.push((kind, figures));
         }
         rounds.push(round);
+    }
+    if effort.only_connections {
+        return Ok(Results::of(rounds, Vec::new(), extra::Extra::default()));
     }
     say("memory of flows");
     let memory = memory::all(&stage, effort, &runs)?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::generator::{self, Hello};
-use super::postern::Postern;
+use super::postern::{Postern, Setup};
 use super::proxy::Proxy;
-use super::stage::{Layout, Stage, pin};
+use super::stage::{BEFORE, Layout, NAMES, Stage, pin};
 use crate::wait;
 
 /// The contestants.
@@ -23,10 +23,12 @@ pub enum Kind {
     Nginx,
     /// Squid, peek and splice.
     Squid,
+    /// Another build of Postern, of the commit before a change say: the one `POSTERN_BEFORE` names.
+    Before,
 }
 
 impl Kind {
-    /// In the order they run.
+    /// Those that are published, in the order they run.
     pub const ALL: [Self; 5] = [
         Self::Nat,
         Self::Postern,
@@ -43,6 +45,7 @@ impl Kind {
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Squid => "squid",
+            Self::Before => "before",
         }
     }
 }
@@ -77,10 +80,18 @@ impl<'s> Datapath<'s> {
                 stage.masquerade()?;
                 Running::Nat
             }
-            Kind::Postern => Running::Postern(Postern::start(
+            Kind::Postern | Kind::Before => Running::Postern(Postern::start(
                 stage,
-                &Stage::inventory(super::stage::NAMES, 0),
-                one_core,
+                &Stage::inventory(NAMES, 0),
+                &Setup {
+                    program: if kind == Kind::Before {
+                        BEFORE
+                    } else {
+                        "postern"
+                    },
+                    one_core,
+                    ..Setup::default()
+                },
             )?),
             Kind::Haproxy | Kind::Nginx | Kind::Squid => {
                 stage.masquerade()?;

@@ -6,7 +6,7 @@ use super::cpu::Reading;
 use super::generator::{self, Hello, Report};
 use super::measure::Effort;
 use super::memory::resident;
-use super::postern::Postern;
+use super::postern::{Postern, Setup};
 use super::stage::{Layout, NAMES, Stage, pin};
 
 /// One size of policy.
@@ -29,7 +29,7 @@ pub struct Sized {
 /// All of it.
 #[derive(Debug, Clone, Default)]
 pub struct Extra {
-    /// From small to large.
+    /// From small to large, clients beside those that call.
     pub sizes: Vec<Sized>,
     /// 500 connections a second while nothing changes, and while a policy of the same size is adopted.
     pub reload: Option<(Report, Report)>,
@@ -38,57 +38,66 @@ pub struct Extra {
 /// Measures it.
 pub fn all(stage: &Stage, effort: &Effort, say: &mut dyn FnMut(&str)) -> Result<Extra> {
     let mut extra = Extra::default();
-    // The load uses the first thousand names, so a thousand is the smallest policy that allows it all.
+    extra.sizes.push(size(stage, (10, 0), false, effort, say)?);
     let sizes = [
         (NAMES, 0),
         (effort.names, 0),
         (NAMES, effort.clients),
         (effort.names, effort.clients),
     ];
-    for (names, clients) in sizes {
-        let sized = size(stage, names, clients, effort.seconds)?;
-        say(&format!(
-            "{names} names, {clients} more clients: {:.1} us CPU/conn, p50 {:.0} us, {:.0} MB, {} errors",
-            sized.cpu_per_connection,
-            sized.p50_us,
-            sized.resident as f64 / 1e6,
-            sized.errors
-        ));
-        extra.sizes.push(sized);
+    // What the thousand names resolve to is learnt once; the other ninety-nine thousand are only in the policy.
+    Postern::start(stage, &Stage::inventory(NAMES, 0), &Setup::default())?.stop()?;
+    for policy in sizes {
+        extra.sizes.push(size(stage, policy, true, effort, say)?);
     }
     extra.reload = Some(reload(stage, effort)?);
     Ok(extra)
 }
 
-fn size(stage: &Stage, names: u32, clients: u32, seconds: f64) -> Result<Sized> {
-    let postern = start(stage, names, clients, true)?;
+/// So many names and so many clients beside those that call; `learnt` as in [`Setup`].
+fn size(
+    stage: &Stage,
+    (names, clients): (u32, u32),
+    learnt: bool,
+    effort: &Effort,
+    say: &mut dyn FnMut(&str),
+) -> Result<Sized> {
+    let seconds = effort.seconds;
+    let postern = start(stage, names, clients, (true, learnt))?;
+    let used = names.min(NAMES).to_string();
+    let run = |args: &[&str]| {
+        let args: Vec<&str> = args.iter().copied().chain(["--names", &used]).collect();
+        generator::run(stage, Layout::Split, Hello::Usual, seconds, &args)
+    };
     let before = Reading::of("cpu1")?;
-    let saturated = generator::run(
-        stage,
-        Layout::Split,
-        Hello::Usual,
-        seconds,
-        &["saturate", "--warm-up", "0"],
-    )?;
+    let saturated = run(&["saturate", "--warm-up", "0"])?;
     let busy = before.busy_since("cpu1")?;
-    let paced = generator::run(stage, Layout::Split, Hello::Usual, seconds, &["paced"])?;
+    let paced = run(&["paced"])?;
     let resident = resident(&postern.pids())?;
     drop(postern);
     stage.clear()?;
-    Ok(Sized {
+    let sized = Sized {
         names,
         clients,
         cpu_per_connection: busy.as_secs_f64() * 1e6 / saturated.connections.max(1) as f64,
         p50_us: paced.p50_us,
         resident,
         errors: saturated.errors + paced.errors,
-    })
+    };
+    say(&format!(
+        "{names} names, {clients} more clients: {:.1} us CPU/conn, p50 {:.0} us, {:.0} MB, {} errors",
+        sized.cpu_per_connection,
+        sized.p50_us,
+        sized.resident as f64 / 1e6,
+        sized.errors
+    ));
+    Ok(sized)
 }
 
 /// The same load twice, and in the second half of the second run a new policy of full size comes in.
 fn reload(stage: &Stage, effort: &Effort) -> Result<(Report, Report)> {
     let seconds = effort.seconds.max(2.0);
-    let postern = start(stage, effort.names, effort.clients, false)?;
+    let postern = start(stage, effort.names, effort.clients, (false, true))?;
     let run = || generator::run(stage, Layout::Shared, Hello::Usual, seconds, &["paced"]);
     let calm = run()?;
     // One client more: everything is read, compiled and swapped, and no flow is touched.
@@ -110,7 +119,12 @@ fn reload(stage: &Stage, effort: &Effort) -> Result<(Report, Report)> {
     Ok((calm, changed))
 }
 
-fn start(stage: &Stage, names: u32, clients: u32, one_core: bool) -> Result<Postern> {
+fn start(
+    stage: &Stage,
+    names: u32,
+    clients: u32,
+    (one_core, learnt): (bool, bool),
+) -> Result<Postern> {
     stage.clear()?;
     let layout = if one_core {
         Layout::Split
@@ -118,20 +132,22 @@ fn start(stage: &Stage, names: u32, clients: u32, one_core: bool) -> Result<Post
         Layout::Shared
     };
     stage.arrange(layout)?;
-    let postern = Postern::start(stage, &Stage::inventory(names, clients), one_core)?;
+    let setup = Setup {
+        one_core,
+        learnt,
+        bound: names.min(NAMES),
+        ..Setup::default()
+    };
+    let postern = Postern::start(stage, &Stage::inventory(names, clients), &setup)?;
     if one_core {
         for pid in postern.pids() {
             pin(pid, "1")?;
         }
     }
+    let used = names.min(NAMES).to_string();
+    let args = ["paced", "--per-second", "250", "--names", &used];
     for _ in 0..40 {
-        let report = generator::run(
-            stage,
-            layout,
-            Hello::Usual,
-            0.4,
-            &["paced", "--per-second", "250"],
-        )?;
+        let report = generator::run(stage, layout, Hello::Usual, 0.4, &args)?;
         if report.errors == 0 && report.connections > 0 {
             return Ok(postern);
         }

@@ -7,7 +7,9 @@ use std::process::{Child, Stdio};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::stage::{ADDRESSES, CLIENT, Layout, NAME, NAMES, OTHER_NAME, SERVER, Stage, release};
+use super::stage::{
+    CLIENT, CLIENTS, Layout, NAME, NAMES, OTHER_NAME, SERVER, SERVERS, Stage, release,
+};
 use crate::netns::Namespace;
 
 /// What a run of the generator prints.
@@ -102,19 +104,14 @@ fn command(
         .arg("--hello")
         .arg(stage.file(hello.file()))
         .args(["--name", hello.name()]);
-    command.args([
-        "--names",
-        &NAMES.to_string(),
-        "--sources",
-        &ADDRESSES.to_string(),
-    ]);
-    command.args([
-        "--servers",
-        &ADDRESSES.to_string(),
-        "--source",
-        &CLIENT.to_string(),
-    ]);
-    command.args(["--server", &SERVER.to_string()]);
+    if !args.contains(&"--names") {
+        command.args(["--names", &NAMES.to_string()]);
+    }
+    command
+        .args(["--source", &CLIENT.to_string()])
+        .args(["--sources", &CLIENTS.to_string()])
+        .args(["--server", &SERVER.to_string()])
+        .args(["--servers", &SERVERS.to_string()]);
     Ok(command)
 }
 

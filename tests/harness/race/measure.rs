@@ -22,6 +22,8 @@ pub struct Effort {
     pub names: u32,
     /// Clients of the largest policy.
     pub clients: u32,
+    /// New connections and nothing else, for work on them.
+    pub only_connections: bool,
 }
 
 impl Effort {
@@ -32,6 +34,14 @@ impl Effort {
         held: 6_000,
         names: 100_000,
         clients: 50_000,
+        only_connections: false,
+    };
+    /// What work on the packet path is measured by.
+    pub const CONNECTIONS: Self = Self {
+        rounds: 7,
+        seconds: 1.0,
+        only_connections: true,
+        ..Self::FULL
     };
     /// What fits into four minutes.
     pub const QUICK: Self = Self {
@@ -40,6 +50,7 @@ impl Effort {
         held: 2_000,
         names: 10_000,
         clients: 10_000,
+        only_connections: false,
     };
 }
 
@@ -162,7 +173,17 @@ fn cost(report: Report, busy: Duration) -> f64 {
 /// All of one datapath's figures.
 pub fn one(stage: &Stage, kind: Kind, effort: &Effort) -> Result<Figures> {
     let seconds = effort.seconds;
-    let mut figures = super::with(stage, kind, false, |_| {
+    let mut figures = Figures::default();
+    if !effort.only_connections {
+        figures = shared(stage, kind, seconds)?;
+    }
+    split(stage, kind, effort, &mut figures)?;
+    Ok(figures)
+}
+
+/// Everything on every processor.
+fn shared(stage: &Stage, kind: Kind, seconds: f64) -> Result<Figures> {
+    super::with(stage, kind, false, |_| {
         let run = |hello, seconds, args: &[&str]| {
             generator::run(stage, Layout::Shared, hello, seconds, args)
         };
@@ -172,7 +193,7 @@ pub fn one(stage: &Stage, kind: Kind, effort: &Effort) -> Result<Figures> {
             refused: match kind {
                 // Nobody refuses there.
                 Kind::Nat => Report::default(),
-                Kind::Postern | Kind::Haproxy | Kind::Nginx | Kind::Squid => {
+                Kind::Postern | Kind::Haproxy | Kind::Nginx | Kind::Squid | Kind::Before => {
                     run(Hello::NotAllowed, seconds / 2.0, &["refused"])?
                 }
             },
@@ -180,20 +201,27 @@ pub fn one(stage: &Stage, kind: Kind, effort: &Effort) -> Result<Figures> {
             bulk_8: run(Hello::Usual, seconds * 0.7, &["bulk", "--streams", "8"])?,
             ..Figures::default()
         })
-    })?;
+    })
+}
+
+/// The firewall alone on the second processor.
+fn split(stage: &Stage, kind: Kind, effort: &Effort, figures: &mut Figures) -> Result<()> {
     super::with(stage, kind, true, |_| {
         let run = |hello, args: &[&str]| -> Result<(Report, Duration)> {
             let before = Reading::of("cpu1")?;
             // Without a warm-up what is counted and what is timed are the same exchanges.
             let args: Vec<&str> = args.iter().copied().chain(["--warm-up", "0"]).collect();
-            let report = generator::run(stage, Layout::Split, hello, seconds, &args)?;
+            let report = generator::run(stage, Layout::Split, hello, effort.seconds, &args)?;
             Ok((report, before.busy_since("cpu1")?))
         };
+        // Once for nothing: tables and pools grow to what the load needs, and are not asked for again.
+        run(Hello::Usual, &["saturate"])?;
         (figures.split, figures.split_busy) = run(Hello::Usual, &["saturate"])?;
         (figures.split_pq, figures.split_pq_busy) = run(Hello::PostQuantum, &["saturate"])?;
-        (figures.split_bulk, figures.split_bulk_busy) =
-            run(Hello::Usual, &["bulk", "--streams", "8"])?;
+        if !effort.only_connections {
+            (figures.split_bulk, figures.split_bulk_busy) =
+                run(Hello::Usual, &["bulk", "--streams", "8"])?;
+        }
         Ok(())
-    })?;
-    Ok(figures)
+    })
 }

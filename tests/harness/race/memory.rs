@@ -47,7 +47,7 @@ fn weigh(stage: &Stage, kind: Kind, flows: usize) -> Result<Weight> {
         drop(held);
         settle();
         let undecided_user = match kind {
-            Kind::Postern => {
+            Kind::Postern | Kind::Before => {
                 let few = flows.min(2_000);
                 let before = resident(&datapath.pids())?;
                 let held = Held::open(stage, few, true)?;
@@ -67,19 +67,17 @@ fn weigh(stage: &Stage, kind: Kind, flows: usize) -> Result<Weight> {
     })
 }
 
-/// Resident bytes of some processes together.
+/// Resident bytes of some processes together; a page that several share is counted once among them.
 pub fn resident(pids: &[u32]) -> Result<u64> {
-    let mut pages = 0;
+    let mut kilobytes = 0;
     for pid in pids {
-        let path = format!("/proc/{pid}/statm");
+        let path = format!("/proc/{pid}/smaps_rollup");
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        pages += text
-            .split_whitespace()
-            .nth(1)
-            .context("a resident size")?
-            .parse::<u64>()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+        let size = line.and_then(|line| line.trim().strip_suffix("kB"));
+        kilobytes += size.context("a resident size")?.trim().parse::<u64>()?;
     }
-    Ok(pages * 4096)
+    Ok(kilobytes * 1024)
 }
 
 fn slab() -> Result<u64> {

@@ -1,6 +1,7 @@
 //! The peers: proxies that read the server name, each configured as its documentation says for a transparent filter.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ impl Proxy {
             Kind::Haproxy => haproxy(stage, workers)?,
             Kind::Nginx => nginx(stage, workers)?,
             Kind::Squid => squid(stage, workers)?,
-            Kind::Nat | Kind::Postern => bail!("{} is no proxy", kind.name()),
+            Kind::Nat | Kind::Postern | Kind::Before => bail!("{} is no proxy", kind.name()),
         };
         let rules = format!(
             "table ip race_proxy {{ chain pre {{ type nat hook prerouting priority -100; \
@@ -179,13 +180,20 @@ fn squid(stage: &Stage, workers: u32) -> Result<Command> {
     let mut both = std::fs::read(format!("{path}.crt")).context("reading the certificate")?;
     both.extend(std::fs::read(path).context("reading its key")?);
     std::fs::write(path, both).context("writing both")?;
+    // It refuses to run as root, and its own user has to read all this and to write its log.
+    let log = stage.file("squid.cache.log");
+    std::fs::write(&log, "").context("writing its log")?;
+    for (path, mode) in [(stage.file(""), 0o755), (log, 0o666)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+            .with_context(|| format!("opening {} to squid", path.display()))?;
+    }
     let text = format!(
-        "workers {workers}\ncache_effective_user root\ncache_effective_group root\nhttp_port 3128\n\
-         https_port {PORT} intercept ssl-bump tls-cert={path}\nhosts_file {hosts}\npid_filename {pid}\n\
+        "workers {workers}\ncache_effective_user proxy\ncache_effective_group proxy\nhttp_port 3128\n\
+         https_port {PORT} intercept ssl-bump generate-host-certificates=off tls-cert={path}\nhosts_file {hosts}\npid_filename {pid}\n\
          acl step1 at_step SslBump1\nacl listed ssl::server_name \"{names}\"\nssl_bump peek step1\n\
          ssl_bump splice listed\nssl_bump terminate all\nhttp_access allow all\ncache deny all\n\
          access_log none\ncache_log {log}\nshutdown_lifetime 0 seconds\nmax_filedescriptors 16000\n\
-         memory_pools off\ncoredump_dir {folder}\nlogfile_rotate 0\nsslcrtd_children 1\n",
+         memory_pools off\ncoredump_dir {folder}\nlogfile_rotate 0\npinger_enable off\n",
         hosts = stage.file("squid.hosts").display(),
         names = stage.file("squid.names").display(),
         pid = stage.file("squid.pid").display(),

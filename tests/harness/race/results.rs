@@ -201,6 +201,7 @@ impl Results {
         json!({
             "rounds": self.rounds.len(),
             "disturbed": self.rounds.iter().any(|round| round.disturbed),
+            "targets": super::targets::to_json(self),
             "ratio_to_nat": ratios,
             "ratio_to_nat_min_max": spreads,
             "absolute_of_this_machine": absolute,

@@ -11,20 +11,24 @@ use crate::hello;
 use crate::netns::Namespace;
 use crate::peer::Dns;
 
-/// The first of [`ADDRESSES`] client addresses.
+/// The first of [`CLIENTS`] client addresses.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 10);
-/// The first of [`ADDRESSES`] server addresses.
+/// The first of [`SERVERS`] server addresses.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 /// The resolver, beside the servers.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 53);
-/// Addresses on either side.
-pub const ADDRESSES: u8 = 16;
+/// Addresses clients call from. A gateway stands before many, and Postern limits each to 1,000 new flows a second.
+pub const CLIENTS: u8 = 64;
+/// Addresses of servers.
+pub const SERVERS: u8 = 16;
 /// Names that are allowed.
 pub const NAMES: u32 = 1_000;
 /// An allowed name; the four digits count.
 pub const NAME: &str = "n0000.race.example";
 /// A name nobody allows, with digits in the same place.
 pub const OTHER_NAME: &str = "x0000.else.example";
+/// The Postern to compare with.
+pub const BEFORE: &str = "postern of another build";
 /// The firewall's inner interface.
 pub const INSIDE: &str = "rin";
 /// The firewall's outer interface.
@@ -112,7 +116,7 @@ impl Stage {
         pin(self.serving.pid(), cores)
     }
 
-    /// A policy of `names` exact names, in groups of a few, for the sixteen clients and `more` that never call.
+    /// A policy of `names` exact names, in groups of a few, for the clients that call and `more` that never do.
     pub fn inventory(names: u32, more: u32) -> String {
         let mut text = String::from(
             "served = [\"10.0.0.0/8\"]\n\n[preferences]\nallow_private_answers = [\"203.0.113.0/24\"]\n\n\
@@ -125,7 +129,7 @@ impl Stage {
                 chunk.join(",")
             ));
         }
-        let ours = (0..u32::from(ADDRESSES)).map(|n| Ipv4Addr::from(u32::from(CLIENT) + n));
+        let ours = (0..u32::from(CLIENTS)).map(|n| Ipv4Addr::from(u32::from(CLIENT) + n));
         let others = (0..more).map(|n| Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 100, 0, 0)) + n));
         for (number, address) in ours.chain(others).enumerate() {
             text.push_str(&format!(
@@ -173,12 +177,13 @@ pub fn name(number: u32) -> String {
 
 /// The server address of a name.
 pub fn address_of(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(SERVER) + number % u32::from(ADDRESSES))
+    Ipv4Addr::from(u32::from(SERVER) + number % u32::from(SERVERS))
 }
 
+/// With an hour to live, so that no look-up falls into what is measured.
 fn zone() -> String {
     let mut text: String = (0..NAMES)
-        .map(|n| format!("host-record={},{}\n", name(n), address_of(n)))
+        .map(|n| format!("host-record={},{},3600\n", name(n), address_of(n)))
         .collect();
     text.push_str(&format!("host-record=ns.allowed.example,{RESOLVER}\n"));
     text
@@ -201,8 +206,8 @@ fn wire(client: &Namespace, firewall: &Namespace, server: &Namespace) -> Result<
         client.pid(),
         server.pid()
     ))?;
-    let each = |first: Ipv4Addr, interface: &str| -> String {
-        (0..u32::from(ADDRESSES))
+    let each = |first: Ipv4Addr, count: u8, interface: &str| -> String {
+        (0..u32::from(count))
             .map(|n| {
                 format!(
                     "addr add {}/24 dev {interface}\n",
@@ -213,19 +218,23 @@ fn wire(client: &Namespace, firewall: &Namespace, server: &Namespace) -> Result<
     };
     client.ip(&format!(
         "{}link set client0 up\nroute add default via 10.77.1.1\n",
-        each(CLIENT, "client0")
+        each(CLIENT, CLIENTS, "client0")
     ))?;
     server.ip(&format!(
         "{}addr add {RESOLVER}/24 dev server0\naddr add 203.0.113.254/24 dev server0\nlink set server0 up\n",
-        each(SERVER, "server0")
+        each(SERVER, SERVERS, "server0")
     ))
 }
 
-/// Where release programs of this clone are; `POSTERN_BIN` races another Postern, of an earlier commit say.
+/// Where release programs of this clone are; `POSTERN_BIN` races another Postern in its place, and `POSTERN_BEFORE`
+/// is what [`Kind::Before`](super::datapath::Kind::Before) races.
 pub fn release(program: &str) -> Result<PathBuf> {
-    if program == "postern"
-        && let Some(other) = std::env::var_os("POSTERN_BIN")
-    {
+    let other = match program {
+        "postern" => std::env::var_os("POSTERN_BIN"),
+        BEFORE => Some(std::env::var_os("POSTERN_BEFORE").context("POSTERN_BEFORE is not set")?),
+        _ => None,
+    };
+    if let Some(other) = other {
         return Ok(other.into());
     }
     let me = std::env::current_exe().context("finding this program")?;

@@ -3,14 +3,17 @@
 use super::datapath::Kind;
 use super::measure::Figures;
 use super::results::{Metric, RATIOS, Results, Spread};
+use super::stage::CLIENTS;
+use super::targets;
 
 /// Contestants in columns, in this order.
 const COLUMNS: [Kind; 4] = [Kind::Postern, Kind::Haproxy, Kind::Nginx, Kind::Squid];
 
-/// Markdown: ratios to plain NAT, then what has no ratio.
+/// Markdown: what Postern is held to, ratios to plain NAT, then what has no ratio.
 pub fn markdown(results: &Results) -> String {
-    let mut text = String::from(
-        "| ratio to plain NAT, same round | Postern | HAProxy | nginx | Squid |\n|---|---|---|---|---|\n",
+    let mut text = targets::markdown(results);
+    text.push_str(
+        "\n| ratio to plain NAT, same round | Postern | HAProxy | nginx | Squid |\n|---|---|---|---|---|\n",
     );
     for metric in RATIOS.iter().filter(|metric| metric.key != "errors") {
         row(&mut text, metric.title, |kind| {
@@ -75,7 +78,7 @@ fn postern_alone(text: &mut String, results: &Results) {
         text.push_str(&format!(
             "| {} names, {} clients | {:.1} | {:.0} | {:.0} |\n",
             size.names,
-            size.clients + 16,
+            size.clients + u32::from(CLIENTS),
             size.cpu_per_connection,
             size.p50_us,
             size.resident as f64 / 1e6
