@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use inspect::{Category, FlowRecord, Outcome};
 use ipc::record::{
     ConfigCat, ConfigDetailV1, ConfigLineV1, EndLineV1, FlowCat, FlowLineV1, FlowOutcome, Stream,
-    Text, Timestamp, to_line,
+    Text, Timestamp, append_line,
 };
 use policy::AppProto;
+use serde::Serialize;
 
 use crate::clock::unix_ms;
 
@@ -124,7 +125,7 @@ pub fn start(
     let writer = Writer {
         spool,
         counts: Arc::clone(&counts),
-        appliance: Text::from(settings.appliance.as_str()),
+        appliance: Text::from(&Arc::<str>::from(settings.appliance)),
         stdout: settings.to_stdout.then(io::stdout),
         reported: [0; 4],
         disk_fault: false,
@@ -262,6 +263,7 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, receiver: &Receiver<Entry>) {
+        let mut batch = Batch::default();
         loop {
             let first = match receiver.recv_timeout(TICK) {
                 Ok(entry) => Some(entry),
@@ -272,7 +274,7 @@ impl Writer {
                 // Not asleep in the channel meanwhile: packet threads hand over without a system call.
                 std::thread::sleep(GATHER);
             }
-            let mut batch = Batch::default();
+            batch.clear();
             let mut stop = false;
             let waiting = receiver.try_iter().take(BATCH_MAX);
             for entry in first.into_iter().chain(waiting) {
@@ -292,12 +294,12 @@ impl Writer {
     fn take(&mut self, entry: Entry, batch: &mut Batch) -> bool {
         match entry {
             Entry::Flow(record) => {
-                batch.push(Stream::Flow, to_line(&flow_line(&record, &self.appliance)));
+                batch.push(Stream::Flow, &flow_line(&record, &self.appliance));
             }
             Entry::End(record) => {
-                batch.push(Stream::End, to_line(&end_line(&record, &self.appliance)));
+                batch.push(Stream::End, &end_line(&record, &self.appliance));
             }
-            Entry::Config(line) => batch.push(Stream::Config, to_line(&line)),
+            Entry::Config(line) => batch.push(Stream::Config, &line),
             Entry::Shipped(stream, segment) => {
                 let deleted = self.spool.shipped(stream, segment);
                 self.note_disk(deleted);
@@ -372,7 +374,7 @@ impl Writer {
                 appliance: self.appliance.clone(),
             };
             let mut batch = Batch::default();
-            batch.push(Stream::Config, to_line(&line));
+            batch.push(Stream::Config, &line);
             self.write(&batch);
         }
     }
@@ -397,15 +399,21 @@ struct Batch {
 }
 
 impl Batch {
-    fn push(&mut self, stream: Stream, line: Result<Vec<u8>, serde_json::Error>) {
+    /// Empties it and keeps its room, unless that is out of the ordinary.
+    fn clear(&mut self) {
+        for (lines, count) in &mut self.streams {
+            lines.clear();
+            lines.shrink_to(ROOM_KEPT);
+            *count = 0;
+        }
+    }
+
+    fn push<T: Serialize>(&mut self, stream: Stream, record: &T) {
         let Some((lines, count)) = self.streams.get_mut(spool::index(stream)) else {
             return;
         };
-        match line {
-            Ok(line) => {
-                lines.extend_from_slice(&line);
-                *count = count.saturating_add(1);
-            }
+        match append_line(lines, record) {
+            Ok(()) => *count = count.saturating_add(1),
             Err(error) => tracing::error!(%error, "a record that is no JSON"),
         }
     }
@@ -413,7 +421,7 @@ impl Batch {
 
 /// A record in the words of the published schema.
 pub fn flow_line(record: &FlowRecord, appliance: &Text) -> FlowLineV1 {
-    let text = |value: &Arc<str>| Text::from(&**value);
+    let text = |value: &Arc<str>| Text::from(value);
     let (outcome, reason) = match record.outcome {
         Outcome::Allowed => {
             let gid = record.gid.as_ref().map(text);
@@ -501,6 +509,8 @@ const CONFIG_PAUSE: Duration = Duration::from_millis(1);
 const TICK: Duration = Duration::from_millis(50);
 /// How long a first entry waits for company.
 const GATHER: Duration = Duration::from_millis(4);
+/// Bytes of room that are kept from one batch to the next, for each stream.
+const ROOM_KEPT: usize = 1 << 18;
 /// Entries turned into lines before they are written.
 const BATCH_MAX: usize = 4_096;
 

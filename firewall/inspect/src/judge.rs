@@ -14,7 +14,7 @@ use crate::inspector::Inspector;
 use crate::machine::Machine;
 use crate::output::Why;
 use crate::record::Category;
-use crate::ruling::{Question, Ruling, rule};
+use crate::ruling::{Question, Ruling, allows, rule};
 use crate::stage::{Conversing, Flow, Stage};
 use crate::waiting::Lookups;
 
@@ -39,6 +39,25 @@ pub(crate) struct Judgement {
 /// Asks about bytes that claim nothing: what an `address` rule or see-thru says.
 pub(crate) fn rule_blind(env: &Env<'_>, key: &FlowKey) -> Ruling {
     rule_claim(env, key, AppProto::Unknown, None, false)
+}
+
+/// Whether bytes that claim nothing may pass, which takes no more than yes or no of nearly every flow.
+fn is_blind_allowed(env: &Env<'_>, key: &FlowKey) -> bool {
+    if env.policy.client(key.client.ip()).is_none() {
+        // Nobody's client: only see-thru of the whole deployment lets it pass.
+        return rule_blind(env, key).is_allowed();
+    }
+    allows(
+        env,
+        &Question {
+            client: key.client.ip(),
+            server: key.server,
+            transport: Transport::Tcp,
+            proto: AppProto::Unknown,
+            name: None,
+            bound: false,
+        },
+    )
 }
 
 /// Asks about one name, or none, in one protocol over TCP.
@@ -118,8 +137,7 @@ fn ssh_names(env: &Env<'_>, key: &FlowKey) -> BTreeSet<Name> {
 
 /// Judges a claim by the policy and the bindings of this moment.
 pub(crate) fn judge(env: &Env<'_>, key: &FlowKey, claim: &Claim) -> Judgement {
-    let blind = rule_blind(env, key);
-    let is_lenient = blind.is_allowed();
+    let is_lenient = is_blind_allowed(env, key);
     let plain = |ruling: Ruling| Judgement {
         ruling,
         is_lenient,
@@ -128,10 +146,10 @@ pub(crate) fn judge(env: &Env<'_>, key: &FlowKey, claim: &Claim) -> Judgement {
     };
     let fault = claim.fault.or_else(|| fault_by_preference(env, claim));
     if let Some(reason) = fault {
-        return plain(because(env, key, blind, reason));
+        return plain(because(env, key, rule_blind(env, key), reason));
     }
     if claim.proto == AppProto::Ssh {
-        return judge_ssh(env, key, blind);
+        return judge_ssh(env, key, rule_blind(env, key));
     }
     let name = claim.name();
     let addr = key.server.ip();
@@ -148,7 +166,7 @@ pub(crate) fn judge(env: &Env<'_>, key: &FlowKey, claim: &Claim) -> Judgement {
     if claim.hides_a_name() && refuses_ech && ruling.is_allowed() && wanted.is_empty() {
         // A claim that see-thru lets pass for another reason keeps that one.
         let reason = ruling.would_reason.unwrap_or(Reason::Ech);
-        return plain(because(env, key, blind, reason));
+        return plain(because(env, key, rule_blind(env, key), reason));
     }
     Judgement {
         wanted,

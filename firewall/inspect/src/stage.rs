@@ -16,7 +16,7 @@ use crate::reassembly::Stream;
 use crate::record::FlowRecord;
 use crate::ruling::Ruling;
 use crate::seq::Seq;
-use crate::table::Footprint;
+use crate::table::{Footprint, Place};
 use crate::waiting::Lookups;
 
 /// One undecided flow.
@@ -34,6 +34,8 @@ pub(crate) struct Flow {
     pub(crate) stage: Stage,
     /// What the table last accounted for.
     pub(crate) accounted: Footprint,
+    /// Where the table has queued it.
+    pub(crate) place: Option<Place>,
 }
 
 /// Where a flow stands.
@@ -152,6 +154,7 @@ impl Flow {
             server: Half::new(Seq(0)),
             stage,
             accounted: Footprint::default(),
+            place: None,
         }
     }
 
@@ -195,7 +198,6 @@ impl Flow {
             bytes: streams.saturating_add(buffered),
             segments: held.saturating_add(held_syns),
             held_syns,
-            deadline: self.deadline,
         }
     }
 

@@ -3,7 +3,7 @@
 //! A flow is taken out to be worked on and put back, or finished. No operation looks at more
 //! than the flows it is about.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use crate::flow::FlowKey;
@@ -24,13 +24,19 @@ pub(crate) struct Footprint {
     pub(crate) bytes: usize,
     pub(crate) segments: usize,
     pub(crate) held_syns: usize,
-    pub(crate) deadline: u64,
 }
+
+/// A flow's place in the queue of deadlines. It may be earlier than the flow's deadline, never later: a deadline that
+/// moves away, as those of a flow that goes on do with every packet, moves nothing.
+pub(crate) type Place = (u64, u64);
 
 #[derive(Debug, Default)]
 pub(crate) struct FlowTable {
     flows: HashMap<FlowKey, Box<Flow>>,
-    deadlines: BTreeSet<(u64, FlowKey)>,
+    /// By time, then by number, so that no two are equal.
+    deadlines: BTreeMap<Place, FlowKey>,
+    /// The number of the next place.
+    places: u64,
     loads: HashMap<IpAddr, Load>,
     bytes: usize,
     segments: usize,
@@ -70,6 +76,9 @@ impl FlowTable {
         let footprint = flow.footprint();
         self.account(flow.key, flow.accounted, footprint);
         flow.accounted = footprint;
+        if flow.place.is_none_or(|(at, _)| flow.deadline < at) {
+            self.queue(&mut flow);
+        }
         self.out = self.out.saturating_sub(1);
         self.flows.insert(flow.key, flow);
     }
@@ -85,6 +94,9 @@ impl FlowTable {
     /// Lets go of a flow that was taken.
     pub(crate) fn finish(&mut self, flow: &Flow) {
         self.account(flow.key, flow.accounted, Footprint::default());
+        if let Some(place) = flow.place {
+            self.deadlines.remove(&place);
+        }
         self.out = self.out.saturating_sub(1);
         let client = flow.key.client.ip();
         if let Some(load) = self.loads.get_mut(&client) {
@@ -95,18 +107,43 @@ impl FlowTable {
         }
     }
 
-    /// The earliest deadline.
+    /// No deadline is earlier.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        self.deadlines.first().map(|(at, _)| *at)
+        self.deadlines.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// Takes out a flow whose deadline has come.
     pub(crate) fn take_due(&mut self, now_ms: u64) -> Option<Box<Flow>> {
-        let (at, key) = *self.deadlines.first()?;
-        if at > now_ms {
-            return None;
+        loop {
+            let (place, key) = self.deadlines.first_key_value()?;
+            if place.0 > now_ms {
+                return None;
+            }
+            let key = *key;
+            self.deadlines.pop_first();
+            let Some(mut flow) = self.flows.remove(&key) else {
+                debug_assert!(false, "a place without its flow");
+                continue;
+            };
+            if flow.deadline <= now_ms {
+                flow.place = None;
+                self.out = self.out.saturating_add(1);
+                return Some(flow);
+            }
+            self.queue(&mut flow);
+            self.flows.insert(key, flow);
         }
-        self.take(&key)
+    }
+
+    /// Gives a flow the place of its deadline.
+    fn queue(&mut self, flow: &mut Flow) {
+        if let Some(place) = flow.place {
+            self.deadlines.remove(&place);
+        }
+        let place = (flow.deadline, self.places);
+        self.places = self.places.wrapping_add(1);
+        self.deadlines.insert(place, flow.key);
+        flow.place = Some(place);
     }
 
     /// Every key, for the rare pass over all flows.
@@ -123,10 +160,7 @@ impl FlowTable {
             .segments
             .saturating_sub(old.segments)
             .saturating_add(new.segments);
-        let is_same = |a: Footprint, b: Footprint| {
-            (a.bytes, a.segments, a.held_syns) == (b.bytes, b.segments, b.held_syns)
-        };
-        if !is_same(old, new)
+        if old != new
             && let Some(load) = self.loads.get_mut(&key.client.ip())
         {
             let change =
@@ -134,12 +168,6 @@ impl FlowTable {
             load.held_syns = change(load.held_syns, old.held_syns, new.held_syns);
             load.bytes = change(load.bytes, old.bytes, new.bytes);
             load.segments = change(load.segments, old.segments, new.segments);
-        }
-        if old.deadline != new.deadline {
-            self.deadlines.remove(&(old.deadline, key));
-            if new.deadline != 0 {
-                self.deadlines.insert((new.deadline, key));
-            }
         }
     }
 }

@@ -15,7 +15,7 @@ mod line;
 mod text;
 mod timestamp;
 
-pub use line::{peek_time, to_line};
+pub use line::{append_line, peek_time, to_line};
 pub use text::{TEXT_BYTES_MAX, Text};
 pub use timestamp::{InvalidTimestamp, Timestamp};
 

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use ipc::record::to_line;
 use policy::Reason;
 
 use super::*;

@@ -121,13 +121,16 @@ impl Ledger {
         let pending = std::mem::take(&mut self.pending);
         self.written = self.written.saturating_add(pending.len());
         let outgrown = self.compacted.saturating_mul(2).saturating_add(SLACK_BYTES);
-        let done = if self.written > outgrown || self.file.is_none() {
-            self.rewrite(flows)
-        } else {
-            match &mut self.file {
-                Some(file) => file.write_all(&pending),
-                None => Ok(()),
+        let done = match &mut self.file {
+            Some(file) if self.written <= outgrown => {
+                let done = file.write_all(&pending);
+                // The room is used again, unless it is out of the ordinary.
+                self.pending = pending;
+                self.pending.clear();
+                self.pending.shrink_to(ROOM_KEPT);
+                done
             }
+            Some(_) | None => self.rewrite(flows),
         };
         if done.is_err() {
             // Half a line may be there: the next flush begins anew.
@@ -300,6 +303,8 @@ fn boot_id() -> String {
 
 /// Flows kept; about 500 bytes each.
 const FLOWS_MAX: usize = 1 << 18;
+/// Bytes of room kept for the next lines.
+const ROOM_KEPT: usize = 1 << 18;
 /// Bytes past twice the live part after which the file is written anew.
 const SLACK_BYTES: usize = 16 << 20;
 /// Bytes read at the start: more than the file can have.

@@ -1,9 +1,10 @@
 //! The flows themselves, by protocol and ends.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
-use inspect::FlowRecord;
+use inspect::{FlowKey, FlowRecord};
 use policy::Transport;
 
 use crate::conntrack::Tuple;
@@ -14,11 +15,19 @@ pub(super) const UDP: u8 = 17;
 pub(super) const ICMPV6: u8 = 58;
 
 /// A flow by protocol and its ends as the client sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) protocol: u8,
     pub(super) client: SocketAddr,
     pub(super) server: SocketAddr,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (client, server) = (self.client, self.server);
+        FlowKey { client, server }.hash(state);
+        state.write_u8(self.protocol);
+    }
 }
 
 impl Key {

@@ -18,9 +18,23 @@ use super::Timestamp;
 /// When `record` cannot be JSON; none of the types in this module ever fails.
 pub fn to_line<T: Serialize>(record: &T) -> Result<Vec<u8>, serde_json::Error> {
     let mut line = Vec::with_capacity(512);
-    record.serialize(&mut Serializer::with_formatter(&mut line, AsciiFormatter))?;
-    line.push(b'\n');
+    append_line(&mut line, record)?;
     Ok(line)
+}
+
+/// As [`to_line`], behind what `lines` holds already; on an error those stay as they were.
+///
+/// # Errors
+///
+/// As [`to_line`].
+pub fn append_line<T: Serialize>(lines: &mut Vec<u8>, record: &T) -> Result<(), serde_json::Error> {
+    let before = lines.len();
+    let written = record.serialize(&mut Serializer::with_formatter(&mut *lines, AsciiFormatter));
+    match written {
+        Ok(()) => lines.push(b'\n'),
+        Err(_) => lines.truncate(before),
+    }
+    written
 }
 
 /// The time a line was written with, for sorting, without reading the rest of it.
@@ -44,6 +58,9 @@ impl Formatter for AsciiFormatter {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
+        if fragment.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return CompactFormatter.write_string_fragment(writer, fragment);
+        }
         let mut plain_from = 0;
         for (at, character) in fragment.char_indices() {
             if matches!(character, ' '..='~') {

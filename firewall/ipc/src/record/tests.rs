@@ -181,6 +181,17 @@ proptest! {
     }
 
     #[test]
+    fn timestamps_read_as_the_calendar_says(ms in 0..=253_402_300_799_999_u64) {
+        let nanos = i128::from(ms) * 1_000_000;
+        let time = time::OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap();
+        let expected = format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+            time.year(), u8::from(time.month()), time.day(), time.hour(), time.minute(), time.second(), time.millisecond(),
+        );
+        prop_assert_eq!(Timestamp::from_unix_ms(ms).to_string(), expected);
+    }
+
+    #[test]
     fn timestamps_survive_a_round_trip(ms in 0..=253_402_300_799_999u64) {
         let time = Timestamp::from_unix_ms(ms);
         prop_assert_eq!(Timestamp::parse(&time.to_string()).unwrap(), time);

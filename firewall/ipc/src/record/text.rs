@@ -1,7 +1,9 @@
 //! Strings that may have been chosen by an attacker.
 
-use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
@@ -15,8 +17,17 @@ pub const TEXT_BYTES_MAX: usize = 253;
 /// Whatever it is made from, it fits: bytes that are no UTF-8 become U+FFFD, and what is too
 /// long is cut at the last whole character. Characters are kept as they are; that none of them
 /// reaches a terminal raw is the business of [`crate::record::to_line`].
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Text(Cow<'static, str>);
+#[derive(Clone)]
+pub struct Text(Words);
+
+/// Where the words are. What is compared, hashed and ordered is the text.
+#[derive(Clone)]
+enum Words {
+    Ours(&'static str),
+    Owned(String),
+    /// Of a policy, say: a line about it costs no copy.
+    Shared(Arc<str>),
+}
 
 impl Text {
     /// Takes bytes from anywhere.
@@ -27,7 +38,7 @@ impl Text {
         let head = bytes
             .get(..TEXT_BYTES_MAX.saturating_add(4))
             .unwrap_or(bytes);
-        Self(Cow::Owned(
+        Self(Words::Owned(
             capped(&String::from_utf8_lossy(head)).to_owned(),
         ))
     }
@@ -35,13 +46,17 @@ impl Text {
     /// Takes one of our own words, without a copy.
     #[must_use]
     pub fn from_static(text: &'static str) -> Self {
-        Self(Cow::Borrowed(capped(text)))
+        Self(Words::Ours(capped(text)))
     }
 
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Words::Ours(text) => text,
+            Words::Owned(text) => text,
+            Words::Shared(text) => text,
+        }
     }
 }
 
@@ -53,14 +68,57 @@ fn capped(text: &str) -> &str {
 
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
-        Self(Cow::Owned(capped(text).to_owned()))
+        Self(Words::Owned(capped(text).to_owned()))
+    }
+}
+
+/// Shares the text where it fits.
+impl From<&Arc<str>> for Text {
+    fn from(text: &Arc<str>) -> Self {
+        if text.len() <= TEXT_BYTES_MAX {
+            Self(Words::Shared(Arc::clone(text)))
+        } else {
+            Self::from(&**text)
+        }
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::from_static("")
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Text {}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
     }
 }
 
 impl From<String> for Text {
     fn from(mut text: String) -> Self {
         text.truncate(capped(&text).len());
-        Self(Cow::Owned(text))
+        Self(Words::Owned(text))
     }
 }
 
@@ -84,19 +142,19 @@ impl PartialEq<&str> for Text {
 
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
 impl Serialize for Text {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, Serializer};
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use time::{OffsetDateTime, UtcOffset};
 
 /// Milliseconds since 1970-01-01T00:00:00Z, written `2026-11-22T11:08:25.042Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -46,28 +46,46 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// The text, byte by byte: every line has one, and the formatting machinery costs more than the rest of it.
+    fn text(self) -> Option<[u8; 24]> {
+        let seconds = i64::try_from(self.0 / 1_000).ok()?;
+        let time = OffsetDateTime::from_unix_timestamp(seconds).ok()?;
+        let millisecond = u32::try_from(self.0 % 1_000).ok()?;
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        for (place, number) in [
+            (0..4, u32::try_from(time.year()).ok()?),
+            (5..7, u32::from(u8::from(time.month()))),
+            (8..10, u32::from(time.day())),
+            (11..13, u32::from(time.hour())),
+            (14..16, u32::from(time.minute())),
+            (17..19, u32::from(time.second())),
+            (20..23, millisecond),
+        ] {
+            let mut left = number;
+            for digit in text.get_mut(place)?.iter_mut().rev() {
+                *digit = b'0'.saturating_add(u8::try_from(left % 10).ok()?);
+                left /= 10;
+            }
+        }
+        Some(text)
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanos = i128::from(self.0).saturating_mul(1_000_000);
-        let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
-        let time = time.to_offset(UtcOffset::UTC);
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-            time.year(),
-            u8::from(time.month()),
-            time.day(),
-            time.hour(),
-            time.minute(),
-            time.second(),
-            time.millisecond()
-        )
+        let text = self.text().ok_or(fmt::Error)?;
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let text = self.text();
+        let text = text
+            .as_ref()
+            .and_then(|text| std::str::from_utf8(text).ok());
+        serializer.serialize_str(text.unwrap_or_default())
     }
 }
 
