@@ -14,6 +14,8 @@
 
 #[path = "kernel/conntrack.rs"]
 mod conntrack;
+#[path = "kernel/handshake.rs"]
+mod handshake;
 #[path = "kernel/refusal.rs"]
 mod refusal;
 #[path = "kernel/ruleset.rs"]

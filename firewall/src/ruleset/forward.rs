@@ -35,6 +35,32 @@ const FRAGMENTATION_NEEDED: u8 = 4;
 const ERRORS_PER_SECOND: u32 = 50;
 const ERRORS_BURST: u32 = 50;
 
+/// Chains behind a question that most packets answer with no: every packet walks the base chain, and what it does not
+/// have to evaluate is a good part of what a connection costs.
+const CHAINS: [&str; 12] = [
+    HYGIENE_V4,
+    HYGIENE_V6,
+    ODD_HEADER_V4,
+    ODD_HEADER_V6,
+    STRANGERS,
+    BARE_SYN,
+    RELATED,
+    "undecided_tcp",
+    HANDSHAKE,
+    TO_DAEMON,
+    "undecided_other",
+    "icmp_errors",
+];
+const HYGIENE_V4: &str = "hygiene4";
+const HYGIENE_V6: &str = "hygiene6";
+const ODD_HEADER_V4: &str = "ip_options";
+const ODD_HEADER_V6: &str = "extension_headers";
+const STRANGERS: &str = "strangers";
+const BARE_SYN: &str = "bare_syn";
+const RELATED: &str = "related";
+const HANDSHAKE: &str = "handshake";
+const TO_DAEMON: &str = "to_daemon";
+
 /// Packets per second, and at once, that are queued only to be logged and dropped.
 const SAMPLES_PER_SECOND: u32 = 10;
 const SAMPLES_BURST: u32 = 10;
@@ -48,7 +74,7 @@ pub(super) fn render(builder: &mut Builder, layout: &Layout) {
     }
     builder.base_chain("decide", ("filter", "forward", 0), "drop");
     builder.base_chain("translate", ("nat", "postrouting", 100), "accept");
-    for chain in ["undecided_tcp", "undecided_other", "icmp_errors", "refuse"] {
+    for chain in CHAINS.into_iter().chain(["refuse"]) {
         builder.chain(chain);
     }
     options::render(builder);
@@ -62,11 +88,7 @@ pub(super) fn render(builder: &mut Builder, layout: &Layout) {
     translate(builder, layout);
 }
 
-fn dropped(builder: &mut Builder, comment: &str, counter: Counter, when: Vec<Statement>) {
-    dropped_in(builder, "early", comment, counter, when);
-}
-
-fn dropped_in(
+fn dropped(
     builder: &mut Builder,
     chain: &str,
     comment: &str,
@@ -82,41 +104,43 @@ fn hygiene(builder: &mut Builder, layout: &Layout) {
     builder.rule("early", "marks are ours from here on", [set_packet_mark(0)]);
     let when = vec![ct_state(&["invalid", "untracked"])];
     let why = "without conntrack there is no ct mark and no NAT";
-    dropped(builder, why, Counter::Invalid, when);
-    let options = || differ(field("ip", "hdrlength"), 5);
-    sampled(builder, Counter::IpOptions, options());
-    let when = vec![options()];
-    dropped(
-        builder,
-        "source routes and their kin",
-        Counter::IpOptions,
-        when,
-    );
+    dropped(builder, "early", why, Counter::Invalid, when);
+    builder.rule("early", "addresses and headers", [ipv4(), jump(HYGIENE_V4)]);
+    builder.rule("early", "addresses and headers", [ipv6(), jump(HYGIENE_V6)]);
+    let options = differ(field("ip", "hdrlength"), 5);
+    let why = "source routes and their kin";
+    builder.rule(HYGIENE_V4, why, [options, goto(ODD_HEADER_V4)]);
     // Fragments are whole packets by now: conntrack put them together before any rule.
-    let chained = || equal(field("ip6", "nexthdr"), extension_headers());
-    sampled(builder, Counter::ExtensionHeader, chained());
-    let when = vec![chained()];
-    dropped(
-        builder,
-        "a chain of headers hides the transport",
-        Counter::ExtensionHeader,
-        when,
-    );
-    for (protocol, addresses) in [("ip", special_v4()), ("ip6", special_v6())] {
+    let chained = equal(field("ip6", "nexthdr"), extension_headers());
+    let why = "a chain of headers hides the transport";
+    builder.rule(HYGIENE_V6, why, [chained, goto(ODD_HEADER_V6)]);
+    for (chain, counter) in [
+        (ODD_HEADER_V4, Counter::IpOptions),
+        (ODD_HEADER_V6, Counter::ExtensionHeader),
+    ] {
+        sampled(builder, chain, counter);
+        dropped(builder, chain, "the rest", counter, Vec::new());
+    }
+    for (chain, protocol, addresses) in [
+        (HYGIENE_V4, "ip", special_v4()),
+        (HYGIENE_V6, "ip6", special_v6()),
+    ] {
         for end in ["saddr", "daddr"] {
             let when = vec![equal(field(protocol, end), set_of(addresses.clone()))];
-            dropped(builder, "never forwarded", Counter::SpecialAddress, when);
+            let why = "never forwarded";
+            dropped(builder, chain, why, Counter::SpecialAddress, when);
         }
     }
     if layout.ipv6_egress == Ipv6Egress::Off {
-        builder.rule("early", "refused", [ipv6(), jump(limit::REFUSALS)]);
-        let refusal = [
-            ipv6(),
-            count(Counter::Ipv6Off),
-            unreachable("admin-prohibited"),
-        ];
-        builder.rule("early", "IPv6 is off", refusal);
+        builder.rule(HYGIENE_V6, "refused", [jump(limit::REFUSALS)]);
+        let refusal = [count(Counter::Ipv6Off), unreachable("admin-prohibited")];
+        builder.rule(HYGIENE_V6, "IPv6 is off", refusal);
     }
+    builder.rule(
+        "early",
+        "of no flow yet",
+        [ct_state(&["new"]), jump(STRANGERS)],
+    );
     strangers(builder, layout);
 }
 
@@ -128,16 +152,15 @@ fn extension_headers() -> Expression {
 /// Some of what is dropped for its header goes through the queue, so that there is a line about it.
 /// The daemon finds the same header and lets nothing of it pass; without a daemon the last chain drops
 /// what carries a class.
-fn sampled(builder: &mut Builder, counter: Counter, when: Statement) {
+fn sampled(builder: &mut Builder, chain: &str, counter: Counter) {
     let statements = [
-        when,
         original(),
         within_limit(SAMPLES_PER_SECOND, SAMPLES_BURST),
         count(counter),
         set_packet_mark(CLASS_NON_TCP),
         accept(),
     ];
-    builder.rule("early", "a sample for the log", statements);
+    builder.rule(chain, "a sample for the log", statements);
 }
 
 /// From outside towards a client: dropped without an answer, so that a scan learns nothing and
@@ -145,56 +168,54 @@ fn sampled(builder: &mut Builder, counter: Counter, when: Statement) {
 fn strangers(builder: &mut Builder, layout: &Layout) {
     for (protocol, set) in [("ip", limit::SERVED_V4), ("ip6", limit::SERVED_V6)] {
         let when = vec![
-            ct_state(&["new"]),
             differ(field(protocol, "saddr"), format!("@{set}")),
             equal(field(protocol, "daddr"), format!("@{set}")),
         ];
-        dropped(
-            builder,
-            "from outside towards a client",
-            Counter::Stranger,
-            when,
-        );
+        let why = "from outside towards a client";
+        dropped(builder, STRANGERS, why, Counter::Stranger, when);
     }
     if let Some(uplink) = &layout.uplink {
-        let when = vec![equal(meta("iifname"), uplink.as_str()), ct_state(&["new"])];
-        dropped(
-            builder,
-            "unannounced from the internet",
-            Counter::Stranger,
-            when,
-        );
+        let when = vec![equal(meta("iifname"), uplink.as_str())];
+        let why = "unannounced from the internet";
+        dropped(builder, STRANGERS, why, Counter::Stranger, when);
     }
 }
 
 /// A verdict belongs to one connection, not to a 5-tuple.
 fn incarnations(builder: &mut Builder) {
-    let bare_syn = || handshake(json!("syn"));
-    let when = vec![bare_syn(), reply()];
-    dropped(builder, "split handshake", Counter::SplitHandshake, when);
-    let stale = [bare_syn(), differ_state_new(), jump(limit::NEW_FLOWS)];
-    builder.rule("early", "per source", stale);
+    builder.rule(
+        "early",
+        "first of its connection",
+        [handshake(json!("syn")), jump(BARE_SYN)],
+    );
+    let why = "split handshake";
+    dropped(
+        builder,
+        BARE_SYN,
+        why,
+        Counter::SplitHandshake,
+        vec![reply()],
+    );
+    let stale = [differ_state_new(), jump(limit::NEW_FLOWS)];
+    builder.rule(BARE_SYN, "per source", stale);
     let stale = [
-        bare_syn(),
         differ_state_new(),
         set_packet_mark(CLASS_STALE_SYN),
         accept(),
     ];
     let why = "old entry: the daemon deletes it and drops the SYN";
-    builder.rule("early", why, stale);
+    builder.rule(BARE_SYN, why, stale);
     let kill = [
         ct_mark(CT_KILL, CT_KILL),
         set_packet_mark(CLASS_KILL),
         accept(),
     ];
     builder.rule("early", "being ended: the numbers are wanted", kill);
+    let related = [ct_state(&["related"]), jump(RELATED)];
+    builder.rule("early", "of another flow", related);
     for protocol in [ICMP, ICMPV6] {
-        let related = [
-            transport(protocol),
-            ct_state(&["related"]),
-            goto("icmp_errors"),
-        ];
-        builder.rule("early", "errors about a flow are not the flow", related);
+        let errors = [transport(protocol), goto("icmp_errors")];
+        builder.rule(RELATED, "errors about a flow are not the flow", errors);
     }
     let judged = [ct_mark(VERDICT_MASK, VERDICT_JUDGED), accept()];
     builder.rule("early", "judged", judged);
@@ -224,42 +245,45 @@ fn class(class: u32) -> [Statement; 2] {
 
 fn undecided_tcp(builder: &mut Builder) {
     let chain = "undecided_tcp";
-    let bare_syn = || handshake(json!("syn"));
     builder.rule(chain, "plain TCP only", [jump(options::CHAIN)]);
-    builder.rule(chain, "per source", [bare_syn(), jump(limit::NEW_FLOWS)]);
-    let [mark, end] = class(CLASS_SYN);
-    builder.rule(chain, "may the address be dialled", [bare_syn(), mark, end]);
-    let both = handshake(json!(["syn", "ack"]));
-    let [mark, end] = class(CLASS_REPLY);
+    let flags = || field("tcp", "flags");
     builder.rule(
         chain,
-        "gives both initial numbers",
-        [both, reply(), mark, end],
+        "opens",
+        [any_flag(flags(), &["syn"]), goto(HANDSHAKE)],
     );
-    let flags = || field("tcp", "flags");
-    let when = vec![any_flag(flags(), &["syn"])];
-    dropped_in(
-        builder,
-        chain,
-        "no handshake of TCP's",
-        Counter::HandshakeFlags,
-        when,
-    );
+    handshakes(builder);
+    let ends = any_flag(flags(), &["fin", "rst", "urg"]);
+    let why = "may have to wait behind held data";
+    builder.rule(chain, why, [ends, goto(TO_DAEMON)]);
+    // Evaluation ends here when there is no such byte.
+    let payload = at_least(bits("ih", 0, 8), 0);
+    let why = "at least one byte of payload";
+    builder.rule(chain, why, [payload, goto(TO_DAEMON)]);
     for (direction, value) in [(original(), CLASS_ORIGINAL), (reply(), CLASS_REPLY)] {
         let [mark, end] = class(value);
-        let ends = any_flag(flags(), &["fin", "rst", "urg"]);
-        let statements = [ends, direction.clone(), mark, end];
-        builder.rule(chain, "may have to wait behind held data", statements);
-        let [mark, end] = class(value);
-        // Evaluation ends here when there is no such byte.
-        let payload = at_least(bits("ih", 0, 8), 0);
-        builder.rule(
-            chain,
-            "at least one byte of payload",
-            [direction, payload, mark, end],
-        );
+        builder.rule(TO_DAEMON, "to be judged", [direction, mark, end]);
     }
     bare_acknowledgements(builder, chain);
+}
+
+/// Segments with a SYN.
+fn handshakes(builder: &mut Builder) {
+    let bare_syn = || handshake(json!("syn"));
+    builder.rule(
+        HANDSHAKE,
+        "per source",
+        [bare_syn(), jump(limit::NEW_FLOWS)],
+    );
+    let [mark, end] = class(CLASS_SYN);
+    let why = "may the address be dialled";
+    builder.rule(HANDSHAKE, why, [bare_syn(), mark, end]);
+    let both = handshake(json!(["syn", "ack"]));
+    let [mark, end] = class(CLASS_REPLY);
+    let why = "gives both initial numbers";
+    builder.rule(HANDSHAKE, why, [both, reply(), mark, end]);
+    let why = "no handshake of TCP's";
+    dropped(builder, HANDSHAKE, why, Counter::HandshakeFlags, Vec::new());
 }
 
 /// The one thing that passes unread. Its length is bounded as well: should a packet's payload ever
@@ -268,7 +292,7 @@ fn undecided_tcp(builder: &mut Builder) {
 fn bare_acknowledgements(builder: &mut Builder, chain: &str) {
     for (protocol, hops) in [("ip", "ttl"), ("ip6", "hoplimit")] {
         let when = vec![original(), below(field(protocol, hops), MIN_HOP_LIMIT)];
-        dropped_in(
+        dropped(
             builder,
             chain,
             "dies on the way",
@@ -291,12 +315,9 @@ fn bare_acknowledgements(builder: &mut Builder, chain: &str) {
             builder.rule(chain, "bare acknowledgement", statements);
         }
     }
-    for (direction, value) in [(original(), CLASS_ORIGINAL), (reply(), CLASS_REPLY)] {
-        let mut statements = Vec::from(bare());
-        statements.push(direction);
-        statements.extend(class(value));
-        builder.rule(chain, "acknowledgement with options", statements);
-    }
+    let mut statements = Vec::from(bare());
+    statements.push(goto(TO_DAEMON));
+    builder.rule(chain, "acknowledgement with options", statements);
 }
 
 fn undecided_other(builder: &mut Builder) {
@@ -304,7 +325,7 @@ fn undecided_other(builder: &mut Builder) {
     for protocol in ["icmp", "icmpv6"] {
         let echo = set_of([json!("echo-request"), json!("echo-reply")]);
         let when = vec![differ(field(protocol, "type"), echo)];
-        dropped_in(builder, chain, "no echo", Counter::Icmp, when);
+        dropped(builder, chain, "no echo", Counter::Icmp, when);
     }
     builder.rule(
         chain,
@@ -344,7 +365,7 @@ fn icmp_errors(builder: &mut Builder) {
         ]);
         builder.rule(chain, "outbound, of a judged flow", statements);
     }
-    dropped_in(builder, chain, "any other error", Counter::Icmp, vec![]);
+    dropped(builder, chain, "any other error", Counter::Icmp, vec![]);
 }
 
 /// Accepts positive evidence only.
@@ -352,7 +373,7 @@ fn decide(builder: &mut Builder, layout: &Layout) {
     let chain = "decide";
     let when = vec![packet_marked(CLASS_MASK)];
     let why = "should have been queued: a missing queue rule is a stop";
-    dropped_in(builder, chain, why, Counter::NotQueued, when);
+    dropped(builder, chain, why, Counter::NotQueued, when);
     // Sampled for the log: no verdict lets it pass.
     for header in [
         differ(field("ip", "hdrlength"), 5),
@@ -360,11 +381,11 @@ fn decide(builder: &mut Builder, layout: &Layout) {
     ] {
         let when = vec![packet_marked(VERDICT_MASK), header];
         let why = "whatever was said of it";
-        dropped_in(builder, chain, why, Counter::Undecided, when);
+        dropped(builder, chain, why, Counter::Undecided, when);
     }
     // A verdict given before the flow was ended may still be under way.
     let when = vec![ct_mark(CT_KILL, CT_KILL)];
-    dropped_in(builder, chain, "being ended", Counter::Killed, when);
+    dropped(builder, chain, "being ended", Counter::Killed, when);
     if !layout.flowtable.is_empty() {
         let judged = ct_mark(VERDICT_MASK, VERDICT_JUDGED);
         let flows = equal(meta("l4proto"), set_of([TCP, UDP].map(Value::from)));
@@ -396,7 +417,7 @@ fn decide(builder: &mut Builder, layout: &Layout) {
     builder.rule(chain, "refused", statements);
     let statements = [packet_mark(UNQUEUED, UNQUEUED), accept()];
     builder.rule(chain, "carries nothing to judge", statements);
-    dropped_in(builder, chain, "no evidence", Counter::Undecided, vec![]);
+    dropped(builder, chain, "no evidence", Counter::Undecided, vec![]);
 }
 
 fn refuse(builder: &mut Builder) {

@@ -79,6 +79,75 @@ impl Shape {
     }
 }
 
+/// A run of a handshake's option bytes that is always the same: bits from the start of the options, how many, and what
+/// they are.
+type Run = (u32, u32, u32);
+
+/// Handshakes whose options are plain to the last byte, in the order their stacks write them: by name, header length in
+/// words, and every byte that is no value. The rest are the values of segment size, window scale and timestamps. Taking
+/// 248 kinds out of a segment costs more than all else that is done for a connection, so it is left to those handshakes
+/// that may have one; each is read by the daemon as well.
+const HANDSHAKES: [(&str, u32, &[Run]); 6] = [
+    (
+        "Linux",
+        10,
+        &[MAXSEG, (32, 32, 0x0402_080a), (128, 24, 0x01_0303)],
+    ),
+    (
+        "FreeBSD, or Windows with timestamps",
+        10,
+        &[MAXSEG, (32, 24, 0x01_0303), (64, 32, 0x0402_080a)],
+    ),
+    (
+        "Apple",
+        11,
+        &[
+            MAXSEG,
+            (32, 24, 0x01_0303),
+            (64, 32, 0x0101_080a),
+            (160, 32, 0x0402_0000),
+        ],
+    ),
+    (
+        "Windows",
+        8,
+        &[MAXSEG, (32, 24, 0x01_0303), (64, 32, 0x0101_0402)],
+    ),
+    (
+        "Linux without timestamps",
+        8,
+        &[MAXSEG, (32, 32, 0x0101_0402), (64, 24, 0x01_0303)],
+    ),
+    ("segment size only", 6, &[MAXSEG]),
+];
+/// Kind and length of the maximum segment size, first in all of them.
+const MAXSEG: Run = (0, 16, 0x0204);
+
+/// Such a handshake goes back at once, its segment size bounded like any.
+fn plain_handshakes(builder: &mut Builder) {
+    for (name, words, runs) in HANDSHAKES {
+        let mut statements = vec![
+            equal(field("tcp", "doff"), words),
+            any_flag(field("tcp", "flags"), &["syn"]),
+        ];
+        statements.extend(runs.iter().map(|(from, length, value)| {
+            equal(
+                bits("th", OPTIONS_OFFSET.saturating_add(*from), *length),
+                *value,
+            )
+        }));
+        statements.extend([clamp(), go_back()]);
+        builder.rule(CHAIN, &format!("handshake: {name}"), statements);
+    }
+}
+
+fn clamp() -> Statement {
+    assign(
+        tcp_option("maxseg", "size"),
+        serde_json::json!({"rt": {"key": "mtu"}}),
+    )
+}
+
 /// Takes out what can be taken out here. nftables finds the first option of a kind only, so a
 /// segment of any but the two plain shapes is looked at by the daemon afterwards.
 pub(super) fn render(builder: &mut Builder) {
@@ -89,6 +158,7 @@ pub(super) fn render(builder: &mut Builder) {
         statements.push(go_back());
         builder.rule(CHAIN, shape.comment(), statements);
     }
+    plain_handshakes(builder);
     // An option may claim more room than its kind has, to carry something in the rest.
     for (name, length) in [
         ("maxseg", 4),
@@ -109,11 +179,7 @@ pub(super) fn render(builder: &mut Builder) {
     statements.push(strip_option(SACK));
     builder.rule(CHAIN, "client's SACK blocks", statements);
     let syn = || field("tcp", "flags");
-    let clamp = assign(
-        tcp_option("maxseg", "size"),
-        serde_json::json!({"rt": {"key": "mtu"}}),
-    );
-    let statements = [any_flag(syn(), &["syn"]), clamp];
+    let statements = [any_flag(syn(), &["syn"]), clamp()];
     builder.rule(CHAIN, "segments fit both ways", statements);
     builder.rule(
         CHAIN,

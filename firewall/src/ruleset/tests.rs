@@ -67,17 +67,21 @@ fn conntrack_state_is_the_first_thing_that_can_drop() {
 #[test]
 fn stale_syn_is_found_before_the_judged_mark_is_honoured() {
     let ruleset = Ruleset::render(&full());
-    let early = rules(&ruleset, "early");
-    let place = |comment: &str| {
-        early
+    let place = |chain: &str, comment: &str| {
+        rules(&ruleset, chain)
             .iter()
             .position(|rule| rule.get("comment").unwrap() == comment)
             .unwrap()
     };
-    let stale = place("old entry: the daemon deletes it and drops the SYN");
-    assert!(place("split handshake") < stale);
-    assert!(stale < place("judged"));
-    assert!(place("errors about a flow are not the flow") < place("judged"));
+    let judged = place("early", "judged");
+    assert!(place("early", "first of its connection") < judged);
+    assert!(place("early", "of another flow") < judged);
+    let stale = place(
+        "bare_syn",
+        "old entry: the daemon deletes it and drops the SYN",
+    );
+    assert!(place("bare_syn", "split handshake") < stale);
+    place("related", "errors about a flow are not the flow");
 }
 
 #[test]
