@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use inspect::{
     Answer, Category, Counters, Env, FlowKey, FlowRecord, Inspector, Limits, Output, Sought,
@@ -197,6 +198,7 @@ impl BoundQueue {
             ports,
             counted: Counters::default(),
             undecided: 0,
+            lingers: false,
             surroundings,
         };
         let thread = std::thread::Builder::new()
@@ -288,6 +290,8 @@ struct Worker {
     verdicts: VerdictBatch,
     counted: Counters,
     undecided: u64,
+    /// Packets came last time, so more may come at once.
+    lingers: bool,
     surroundings: Surroundings,
 }
 
@@ -308,6 +312,7 @@ impl Worker {
                 self.adopt(&policy);
             }
             let ready = self.wait();
+            self.lingers = ready.packets;
             if ready.orders && !self.take_orders(&policy) {
                 break;
             }
@@ -353,6 +358,23 @@ impl Worker {
                 PollTimeout::from(u16::try_from(wait_ms).unwrap_or(IDLE_MS).min(IDLE_MS))
             }
         };
+        if self.lingers {
+            let until = Instant::now() + LINGER;
+            loop {
+                let ready = self.look(PollTimeout::ZERO);
+                if ready.packets || ready.orders {
+                    return ready;
+                }
+                if Instant::now() >= until {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+        }
+        self.look(timeout)
+    }
+
+    fn look(&self, timeout: PollTimeout) -> Ready {
         let mut watched = [
             PollFd::new(self.queue.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.mailbox.as_fd(), PollFlags::POLLIN),
@@ -593,6 +615,9 @@ impl Worker {
     }
 }
 
+/// How long the thread looks for more after the last packet before it sleeps. The packets of a handshake follow each
+/// other by less than this, and waking a sleeping processor for each takes longer than all that is done with it.
+const LINGER: Duration = Duration::from_micros(120);
 /// Answers that may wait for a queue thread.
 const ORDERS_MAX: usize = 16_384;
 /// Longest sleep, so that counters are never older than this.
