@@ -315,7 +315,7 @@ impl Follower {
         let Taken { record, lost } = self.flows.take(&key, stop_ms);
         self.forget(lost);
         self.ledger.remove(&key, self.flows.contains(&key));
-        if let Some(record) = record {
+        if let Some(record) = record.filter(|record| record.logged) {
             let end = self.timeouts.end_of(*record, entry, stop_ms);
             self.settings.log.end(Box::new(end));
         }

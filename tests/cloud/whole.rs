@@ -208,6 +208,44 @@ fn merged_lines_cost_no_more_than_is_stated() {
     assert!(bytes() <= 1_000, "{} bytes a connection", bytes());
 }
 
+/// The figures are those of cloudsync's README: what was allowed costs nothing, what was refused one line.
+#[test]
+fn only_refusals_cost_anything_where_only_they_are_logged() {
+    let lab = Topology::new().unwrap();
+    let preference = "flow_log_verbosity = \"only_disallowed\"";
+    let whole = Whole::start_with(&lab, &["postern:tls:api.allowed.example"], preference);
+    assert!(whole.fetch(API.name));
+    assert!(Flow::open(&lab, "evil.example", API.at(Family::V4, 443)).is_err());
+    whole.expect("flow", &[("outcome", "disallowed")]);
+    let is_over = || whole.daemon.status().unwrap()["flows_judged"] == 0;
+    assert!(wait::holds(LIMIT, is_over));
+    whole.expect_equal();
+    let told = whole.told("flow");
+    assert!(
+        told.iter().all(|line| line["outcome"] == "disallowed"),
+        "{told:#?}"
+    );
+    assert!(whole.told("end").is_empty());
+    let bytes = whole.bytes_about("evil.example", "disallowed");
+    eprintln!("a refused connection: {bytes} bytes");
+    assert!(bytes <= 600, "{bytes} bytes a refused connection");
+}
+
+#[test]
+fn where_nothing_is_logged_no_connection_costs_anything() {
+    let lab = Topology::new().unwrap();
+    let preference = "flow_log_verbosity = \"none\"";
+    let whole = Whole::start_with(&lab, &["postern:tls:api.allowed.example"], preference);
+    assert!(whole.fetch(API.name));
+    assert!(Flow::open(&lab, "evil.example", API.at(Family::V4, 443)).is_err());
+    let is_over = || whole.daemon.status().unwrap()["flows_judged"] == 0;
+    assert!(wait::holds(LIMIT, is_over));
+    // What changed is told still.
+    whole.expect("config", &[("cat", "addr"), ("addr", API.name)]);
+    whole.expect_equal();
+    assert!(whole.told("flow").is_empty() && whole.told("end").is_empty());
+}
+
 #[test]
 fn an_edited_description_ends_the_flows_it_refuses_and_no_others() {
     let lab = Topology::new().unwrap();

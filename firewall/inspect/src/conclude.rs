@@ -167,6 +167,11 @@ impl Inspector {
             http: facts.http.clone(),
             also: facts.also.clone(),
             suppressed,
+            logged: match env.policy.preferences().flow_log_verbosity {
+                FlowLogVerbosity::Full | FlowLogVerbosity::Sessions => true,
+                FlowLogVerbosity::OnlyDisallowed => !ruling.is_allowed(),
+                FlowLogVerbosity::None => false,
+            },
         }))
     }
 

@@ -108,6 +108,9 @@ pub struct FlowRecord {
     pub also: Option<Arc<[Arc<str>]>>,
     /// Refusals of this client that were not logged since its last logged one.
     pub suppressed: u64,
+    /// Whether the policy that judged wants a line of it (`flow_log_verbosity`). A flow without an `allowed` line has no
+    /// `end` line either.
+    pub logged: bool,
 }
 
 impl FlowRecord {

@@ -29,6 +29,7 @@ fn record(outcome: Outcome) -> Box<FlowRecord> {
         http: None,
         also: None,
         suppressed: 0,
+        logged: true,
     })
 }
 

@@ -40,6 +40,9 @@ struct KeptFlow {
     /// The other names an SSH flow was judged by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     also: Vec<String>,
+    /// The policy wanted no line of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unlogged: bool,
 }
 
 /// The file.
@@ -231,6 +234,7 @@ fn kept(key: &Key, record: &FlowRecord) -> KeptFlow {
         protocol: key.protocol,
         line: flow_line(record, &Text::from_static("")),
         also: also.map(|name| name.to_string()).collect(),
+        unlogged: !record.logged,
     }
 }
 
@@ -285,6 +289,7 @@ fn record_of(kept: KeptFlow) -> Option<FlowRecord> {
         http,
         also: (!names.is_empty()).then(|| names.into()),
         suppressed: 0,
+        logged: !kept.unlogged,
     })
 }
 

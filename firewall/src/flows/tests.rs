@@ -60,6 +60,7 @@ pub(super) fn record(name: Option<&str>) -> FlowRecord {
         http: None,
         also: None,
         suppressed: 0,
+        logged: true,
     }
 }
 

@@ -22,6 +22,7 @@ fn full() -> FlowRecord {
         }),
         would_reason: Some(Reason::Ech),
         also: Some([Arc::from("b.example.org")].into()),
+        logged: false,
         ..record(Some("api.example.org"))
     }
 }
