@@ -147,7 +147,11 @@ fn publish(config: &Config, publication: &Publication) -> anyhow::Result<()> {
             rejected.why
         ),
         Reply::Refused { why } => bail!("the daemon refuses: {why}"),
-        other @ (Reply::Welcome(_) | Reply::Noted | Reply::Status(_) | Reply::Explained(_)) => {
+        other @ (Reply::Welcome(_)
+        | Reply::Noted
+        | Reply::Status(_)
+        | Reply::Explained(_)
+        | Reply::Bindings(_)) => {
             bail!("the daemon answered something else: {other:?}")
         }
     }

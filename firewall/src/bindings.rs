@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 mod gate;
 mod keeper;
+mod listed;
 mod saved;
 mod scope;
 mod under;
@@ -23,6 +24,7 @@ mod writer;
 use gate::Gate;
 
 pub use keeper::BindingKeeper;
+pub use listed::list;
 pub use saved::{Saved, SavedName, load, save};
 pub use scope::{Scope, is_global, own_addresses};
 pub use under::Under;
@@ -57,7 +59,7 @@ struct Sighting {
     source: Source,
     /// Aliases followed to it in that answer, joined by spaces.
     chain: Option<Arc<str>>,
-    /// The resolver that gave that answer; not known any more after a restart.
+    /// The resolver that gave that answer, if it said who it was.
     resolver: Option<Arc<str>>,
 }
 
@@ -82,7 +84,7 @@ pub struct Binding {
     pub source: Source,
     /// Aliases followed to it in that answer, joined by spaces.
     pub chain: Option<Arc<str>>,
-    /// The resolver that gave that answer; not known any more after a restart.
+    /// The resolver that gave that answer, if it said who it was.
     pub resolver: Option<Arc<str>>,
     /// When that was, monotonic.
     pub learnt_ms: u64,
@@ -218,9 +220,9 @@ impl BindingStore {
 
     /// The last millisecond at which a sighting counts.
     fn counts_until_ms(&self, sighting: &Sighting) -> u64 {
-        let seasoned =
-            sighting.count.load(Ordering::Relaxed) > 1 || sighting.judged.load(Ordering::Relaxed);
-        let grace_ms = if seasoned {
+        let grace_ms = if sighting.judged.load(Ordering::Relaxed) {
+            self.history_ms.saturating_add(UNSEEN_MS)
+        } else if sighting.count.load(Ordering::Relaxed) > 1 {
             self.history_ms
         } else {
             self.history_ms.min(SINGLE_SIGHTING_MS)
@@ -315,6 +317,9 @@ const FAILED: u8 = 3;
 
 /// How long an address seen in one answer only counts past its time to live.
 const SINGLE_SIGHTING_MS: u64 = 600_000;
+/// How long after our last sighting of an address somebody else may have been given it: a client
+/// that keeps what it is told for the whole history window is not refused at the end of it.
+const UNSEEN_MS: u64 = 600_000;
 /// How often the witness is told that a name is in use.
 const USE_GRAIN_MS: u64 = 60_000;
 

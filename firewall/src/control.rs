@@ -221,7 +221,9 @@ fn answer(said: Said, right: Right, appliance: &Shared) -> Reply {
             | Request::Poll(_)
             | Request::NotAClient { .. },
         ) => true,
-        Said::Request(Request::Hello(_) | Request::Status | Request::Explain(_)) => false,
+        Said::Request(
+            Request::Hello(_) | Request::Status | Request::Explain(_) | Request::Bindings { .. },
+        ) => false,
     };
     if needs_publish && right < Right::Publish {
         return Reply::Refused {
@@ -266,6 +268,12 @@ fn answer_request(request: Request, appliance: &Shared) -> Reply {
             Ok(explanation) => Reply::Explained(explanation),
             Err(why) => Reply::Refused { why },
         },
+        Request::Bindings { after } => {
+            let appliance = appliance.borrow();
+            let parts = appliance.parts();
+            let now = parts.clock.now();
+            Reply::Bindings(crate::bindings::list(&parts.bindings, after.as_ref(), now))
+        }
     }
 }
 

@@ -1,10 +1,12 @@
-//! What takes minutes, or all of a machine: reload and restart at scale, and memory over time. Run by
+//! What takes minutes, or all of a machine: reload and restart at scale, memory over time, many names. Run by
 //! `cargo suite --long` with an optimised Postern; what is measured is printed.
 
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on stops, and a measurement is said"
 )]
+
+mod names;
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};

@@ -16,6 +16,7 @@ pub mod hello;
 pub mod image;
 pub mod lab;
 pub mod load;
+pub mod moving;
 pub mod netns;
 pub mod packet;
 pub mod peer;

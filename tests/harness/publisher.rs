@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ipc::control::{Document, Hello, Reply, Request, SourceState};
+use ipc::control::{Document, Event, Hello, Reply, Request, SourceState};
 use ipc::snapshot::SnapshotV1;
 use ipc::socket::Client;
 use policy::Draft;
@@ -50,6 +50,37 @@ impl Publisher {
             return Ok(());
         }
         bail!("not noted: {reply:?}")
+    }
+}
+
+/// A connection to the control socket that is told what happens.
+pub struct Listener {
+    client: Client,
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").finish_non_exhaustive()
+    }
+}
+
+impl Listener {
+    /// Connects; what happened before is not told.
+    pub fn connect(socket: &Path) -> Result<Self> {
+        let hello = Hello::new("test", true);
+        let client = Client::connect(socket, hello, Duration::from_secs(20))?;
+        Ok(Self { client })
+    }
+
+    /// Waits until a generation, or a later one, is primed.
+    pub fn primed(&mut self, wanted: u64) -> Result<()> {
+        loop {
+            if let Event::Primed { generation } = self.client.event()?
+                && generation >= wanted
+            {
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -363,6 +363,77 @@ fn resolver_that_hangs_holds_nobody_beyond_the_budget_and_history_goes_on() {
     );
 }
 
+/// The appliance's own addresses and those of its clients' side, though a preference lists the network they are in.
+#[test]
+fn own_addresses_in_an_answer_are_bound_to_nothing() {
+    let lab = Topology::new().unwrap();
+    let dns = lab.double(DOUBLE).unwrap();
+    let name = ("mirror.bad.example", 9_001);
+    let own = ["203.0.113.1", "10.77.1.1", "2001:db8:77::1", "fd77:1::1"];
+    let own = own.map(|text| text.parse::<IpAddr>().unwrap());
+    let theirs = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 40));
+    dns.set(name.0, Answer::of(own.into_iter().chain([theirs])).ttl(300));
+    let server = serve(&lab);
+    let stage = Stage::new(&lab, &dns, &[name]);
+    let bound = || {
+        let status = stage.daemon.status().unwrap();
+        let all = status["bindings"].as_array().unwrap();
+        let of_name = all.iter().filter(|one| one["name"] == name.0);
+        of_name
+            .map(|one| one["address"].to_string())
+            .collect::<Vec<_>>()
+    };
+    assert!(e2e::wait::holds(Duration::from_secs(20), || !bound().is_empty()));
+    assert_eq!(bound(), [format!("\"{theirs}\"")]);
+    for address in own {
+        let to = SocketAddr::new(address, name.1);
+        let what = "one of our own";
+        assert_eq!(
+            stage.dial(what, to, Duration::from_secs(1)),
+            None,
+            "{address}"
+        );
+    }
+    stage.assert_counted("postern_dns_addresses_not_global_total");
+    stage.assert_serves(&server, "afterwards");
+}
+
+/// Half of all questions are lost: a connection to a name that has moved takes longer, or a second try, and no more.
+#[test]
+fn resolver_that_flaps_delays_connections_and_loses_none() {
+    const MOVERS: u16 = 6;
+    let lab = Topology::new().unwrap();
+    let dns = lab.double(DOUBLE).unwrap();
+    e2e::moving::settle(&dns, MOVERS);
+    let policy = crate::dns_scale::inventory(&["honest.allowed.example".to_owned()]).replace(
+        "[[group]]\nid = \"few\"\n",
+        &format!("[[group]]\nid = \"few\"\n{}", e2e::moving::rules(MOVERS)),
+    );
+    let daemon = Daemon::asking(&lab, &policy, &[dns.address()], "").unwrap();
+    let bound = || daemon.metric("postern_names_bound").unwrap() >= f64::from(MOVERS);
+    assert!(
+        e2e::wait::holds(Duration::from_secs(20), bound),
+        "{}",
+        daemon.output()
+    );
+    dns.set_fault(Fault::Flap(2));
+    for index in 0..MOVERS {
+        let server = e2e::moving::move_on(&lab, &dns, index, Duration::ZERO).unwrap();
+        let to = server.local_addr().unwrap();
+        let connected = || e2e::moving::connect(&lab, to).is_ok();
+        assert!(
+            e2e::wait::holds(Duration::from_secs(15), connected),
+            "{}",
+            daemon.output()
+        );
+    }
+    let asked: usize = (0..MOVERS)
+        .map(|index| dns.asked_for(&e2e::moving::mover(index).0).len())
+        .sum();
+    // Three each at first; a few more since, however many of them were lost.
+    assert!(asked < usize::from(MOVERS) * 60, "{asked} questions");
+}
+
 #[test]
 fn dead_first_resolver_costs_no_connection_its_time_out() {
     let lab = Topology::new().unwrap();

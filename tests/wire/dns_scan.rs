@@ -1,34 +1,19 @@
 //! A client that scans: what the resolver is asked because of it, and what another client notices.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e::daemon::Daemon;
 use e2e::dns::{Answer, DnsDouble, RecordType};
+use e2e::moving;
 use e2e::packet::flags;
 use e2e::raw::{RawHost, RawTcp};
 use e2e::topology::{DOUBLE, Family, RECORDER, Topology};
 
 use crate::dns_scale::{POOL, PORT, apart, long};
 use crate::scene::isn;
-
-/// A name of the workload on a port of its own, so that a SYN to that port asks about that name and no other.
-fn mover(index: usize) -> (String, u16) {
-    let port = 9_000 + u16::try_from(index).unwrap();
-    (format!("m{index}.allowed.example"), port)
-}
-
-/// The rules of `count` of these; they are the workload's.
-fn movers(count: usize) -> String {
-    let rule = |(name, port)| {
-        format!(
-            "[[group.rule]]\ndescription = \"postern:tls:{name}\"\nprotocol = \"tcp\"\nports = \"{port}\"\n"
-        )
-    };
-    (0..count).map(mover).map(rule).collect()
-}
 
 /// Waits until every one of `names` has been asked about and nobody asks any more.
 fn asked_in_the_end(dns: &DnsDouble, names: &[String]) {
@@ -66,36 +51,38 @@ fn busiest_second(asked: &[e2e::dns::Asked]) -> usize {
 #[test]
 #[expect(clippy::too_many_lines, reason = "one scan, looked at from all sides")]
 fn one_clients_scan_does_not_starve_anothers_names() {
-    const MOVERS: usize = 100;
+    const MOVERS: u16 = 100;
+    const CALM: u16 = 20;
     const SECONDS: u64 = 12;
     let lab = Topology::new().unwrap();
     let dns = lab.double(DOUBLE).unwrap();
     let names: Vec<String> = (0..40)
         .map(|index| format!("n{index}.allowed.example"))
         .collect();
-    let moving: Vec<String> = (0..MOVERS).map(|index| mover(index).0).collect();
-    for name in names.iter().chain(&moving) {
+    let movers: Vec<String> = (0..MOVERS).map(|index| moving::mover(index).0).collect();
+    for name in &names {
         dns.set(name, Answer::of([RECORDER.address(Family::V4)]).ttl(1));
     }
+    moving::settle(&dns, MOVERS);
     let policy = apart(&names[..1], &names).replacen(
         "[[group]]\nid = \"few\"\n",
-        &format!("[[group]]\nid = \"few\"\n{}", movers(MOVERS)),
+        &format!("[[group]]\nid = \"few\"\n{}", moving::rules(MOVERS)),
         1,
     );
     let daemon = Daemon::asking(&lab, &policy, &[dns.address()], "").unwrap();
-    let all: Vec<String> = names.iter().chain(&moving).cloned().collect();
+    let all: Vec<String> = names.iter().chain(&movers).cloned().collect();
     asked_in_the_end(&dns, &all);
     let attacker = lab.attacker().unwrap();
     let outside = lab.capture_outside().unwrap();
     // What a look-up takes while nobody scans.
-    let calm: Vec<Duration> = (0..20).map(|index| rescue(&lab, &dns, index)).collect();
+    let calm: Vec<Duration> = (0..CALM).map(|index| rescue(&lab, &dns, index)).collect();
     dns.clear_log();
     let scanning = AtomicBool::new(true);
     let (sent, rescued) = std::thread::scope(|scope| {
         let scan = scope.spawn(|| scan(&attacker, Duration::from_secs(SECONDS)));
         let rescues = scope.spawn(|| {
             let mut took = Vec::new();
-            for index in calm.len()..MOVERS {
+            for index in CALM..MOVERS {
                 if scanning.load(Ordering::Relaxed) {
                     took.push(rescue(&lab, &dns, index));
                 }
@@ -112,10 +99,11 @@ fn one_clients_scan_does_not_starve_anothers_names() {
         .filter(|asked| names.contains(&asked.name))
         .collect();
     let busiest = busiest_second(&of_scan);
-    let (calm, under_scan) = (percentile(calm, 99), percentile(rescued, 99));
+    let of = |all: &Vec<Duration>| [50, 99].map(|percent| moving::percentile(all.clone(), percent));
+    let (calm, under_scan) = (of(&calm), of(&rescued));
     println!(
         "{sent} SYNs in {SECONDS} s: {} questions, {busiest} in the busiest second; a look-up of another client takes \
-         {under_scan:?} at the 99th percentile, {calm:?} without the scan",
+         {under_scan:?} in the median and at the 99th percentile, {calm:?} without the scan",
         of_scan.len()
     );
     outside.settle(Duration::from_millis(100));
@@ -134,14 +122,19 @@ fn one_clients_scan_does_not_starve_anothers_names() {
             .iter()
             .all(|asked| asked.record_type == RecordType::A)
     );
-    // On a busy machine it is enough that no SYN was dropped for it: its retransmission comes after a second.
-    let most = Duration::from_millis(if long() { 50 } else { 1_000 });
     assert!(
-        under_scan < most,
+        under_scan[0] < Duration::from_millis(500),
         "{under_scan:?}, {calm:?} without the scan"
     );
     for counted in ["postern_rescued_total", "postern_dns_budget_total"] {
         assert!(daemon.metric(counted).unwrap() > 0.0, "{counted}");
+    }
+    // On a busy machine a few take longer, also without a scan.
+    if long() {
+        assert!(
+            under_scan[1] < Duration::from_millis(50),
+            "{under_scan:?}, {calm:?} without the scan"
+        );
     }
 }
 
@@ -157,40 +150,17 @@ fn scan(attacker: &RawHost, lasting: Duration) -> u64 {
         let tcp = RawTcp::new(attacker, (from, port).into(), to, isn(port));
         tcp.put(&tcp.syn()).unwrap();
         sent += 1;
-        let due = Duration::from_millis(u64::from(sent));
+        // The first few at once, as no machine is too busy for.
+        let due = Duration::from_millis(u64::from(sent.saturating_sub(10)));
         std::thread::sleep(due.saturating_sub(begun.elapsed()));
     }
     sent.into()
 }
 
-/// The value that so many in a hundred are below.
-fn percentile(mut all: Vec<Duration>, percent: usize) -> Duration {
-    all.sort();
-    all[(all.len() * percent / 100).min(all.len() - 1)]
-}
-
-/// How long a connection of the workload takes to a name that has just moved, to an address of its own.
-fn rescue(lab: &Topology, dns: &DnsDouble, index: usize) -> Duration {
+/// How long a connection of the workload takes to a name that has just moved.
+fn rescue(lab: &Topology, dns: &DnsDouble, index: u16) -> Duration {
     // A client may miss ten times a second.
     std::thread::sleep(Duration::from_millis(110));
-    let (name, port) = mover(index);
-    let fresh =
-        Ipv4Addr::from(u32::from(Ipv4Addr::new(45, 61, 0, 1)) + u32::try_from(index).unwrap());
-    lab.internet
-        .ip(&format!("route add local {fresh}/32 dev lo\n"))
-        .unwrap();
-    dns.set(&name, Answer::of([fresh]).ttl(60));
-    let listener = lab
-        .internet
-        .enter(|| TcpListener::bind((fresh, port)))
-        .unwrap()
-        .unwrap();
-    let to = listener.local_addr().unwrap();
-    lab.client
-        .enter(|| {
-            let begun = Instant::now();
-            TcpStream::connect_timeout(&to, Duration::from_secs(10)).unwrap();
-            begun.elapsed()
-        })
-        .unwrap()
+    let server = moving::move_on(lab, dns, index, Duration::ZERO).unwrap();
+    moving::connect(lab, server.local_addr().unwrap()).unwrap()
 }

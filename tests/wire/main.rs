@@ -22,6 +22,7 @@ mod dns_bad_input;
 mod dns_child;
 mod dns_scale;
 mod dns_scan;
+mod dns_told;
 mod end_records;
 mod every_packet;
 mod explain;

@@ -19,6 +19,9 @@ use crate::stage::{Flow, Half, Stage};
 use crate::unknown::Patience;
 use crate::waiting::{Lookups, sought};
 
+/// A deadline met this much too late was met by a thread that did not run.
+const STALLED_MS: u64 = 20;
+
 /// What [`ask_first`] says of a name whose answer is the one of this moment.
 const FRESH: u8 = 4;
 
@@ -324,7 +327,13 @@ impl Inspector {
             return self.refuse_for(env, flow, Side::Client, Reason::Internal);
         };
         let is_due = if is_due && matches!(door, Door::Miss) && lookups.has_later() {
-            flow.deadline = self.search(env, flow.key, &mut lookups);
+            let late_ms = env.now.mono_ms.saturating_sub(flow.deadline);
+            flow.deadline = if late_ms > STALLED_MS {
+                // What came meanwhile is still in the queue: whether it was a scan is not known.
+                env.now.mono_ms.saturating_add(self.limits.search_after_ms)
+            } else {
+                self.search(env, flow.key, &mut lookups)
+            };
             false
         } else {
             is_due
@@ -430,11 +439,11 @@ fn bound_name_allowed(env: &Env<'_>, key: &FlowKey) -> bool {
     allowed
 }
 
-/// Whether a look-up that has not ended is the first one of its name: what it may still allow
-/// is not refused, it waits.
+/// Whether the first look-up of some name has not ended: what it may still allow is not refused,
+/// it waits, however the look-ups on its own behalf have ended.
 pub(crate) fn is_priming(env: &Env<'_>, lookups: &Lookups) -> bool {
     lookups
-        .pending()
+        .names()
         .any(|name| env.bindings.is_known(name) == Known::Priming)
 }
 

@@ -93,7 +93,7 @@ impl Default for Limits {
             misses_per_client_s: 32,
             names_per_syn: 20,
             names_at_once: 6,
-            search_after_ms: 100,
+            search_after_ms: 150,
             destinations_missed: 4,
             unknown_client_ms: 15_000,
             unknown_client_refused_ms: 30_000,

@@ -20,6 +20,7 @@ mod evasion_message;
 mod gates;
 mod leniency;
 mod lifetime;
+mod lookups;
 mod nat_ports;
 mod promises;
 mod property;

@@ -86,14 +86,6 @@ impl Lookups {
         }
     }
 
-    /// The names whose look-up has brought nothing yet, and has not ended.
-    pub(crate) fn pending(&self) -> impl Iterator<Item = &Name> {
-        self.names
-            .iter()
-            .filter(|(_, progress)| *progress == Progress::Pending)
-            .map(|(name, _)| name)
-    }
-
     /// Whether every look-up has ended, and none is left for later.
     pub(crate) fn are_over(&self) -> bool {
         let ended = |(_, progress): &(Name, Progress)| matches!(progress, Progress::Ended(_));

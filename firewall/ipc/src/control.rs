@@ -12,8 +12,10 @@ use serde_json::value::RawValue;
 
 use crate::record::Stream;
 
+mod binding;
 mod status;
 
+pub use binding::{BindingPlace, BindingState, BindingsReply};
 pub use status::{LossCounts, PollState, QueueForm, StatusReply, StreamStatus, WitnessState};
 
 /// What a client says.
@@ -43,6 +45,12 @@ pub enum Request {
     Status,
     /// Asks what would become of one connection, and by which rule.
     Explain(Question),
+    /// Asks which addresses are bound to which names: the next page of them.
+    Bindings {
+        /// The last binding of the page before; the first page without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<BindingPlace>,
+    },
 }
 
 /// A client introduces itself.
@@ -209,6 +217,8 @@ pub enum Reply {
     Status(Box<StatusReply>),
     /// To [`Request::Explain`].
     Explained(Explanation),
+    /// To [`Request::Bindings`].
+    Bindings(BindingsReply),
     /// To any request that cannot be served: no common version, no right to ask, no such
     /// request, no policy yet.
     Refused {

@@ -172,7 +172,8 @@ impl Client {
             | Reply::Rejected(_)
             | Reply::Noted
             | Reply::Status(_)
-            | Reply::Explained(_)) => Err(SocketError::Refused {
+            | Reply::Explained(_)
+            | Reply::Bindings(_)) => Err(SocketError::Refused {
                 why: format!("no greeting but {other:?}"),
             }),
         }

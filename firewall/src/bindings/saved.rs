@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -57,9 +57,18 @@ struct NameLine {
     addresses: Vec<AddressEntry>,
 }
 
-/// Address, fresh until, learnt at, sightings, judged, source, aliases.
+/// Address, fresh until, learnt at, sightings, judged, source, aliases, resolver.
 #[derive(Debug, Serialize, Deserialize)]
-struct AddressEntry(IpAddr, u64, u64, u32, bool, Source, Option<String>);
+struct AddressEntry(
+    IpAddr,
+    u64,
+    u64,
+    u32,
+    bool,
+    Source,
+    Option<String>,
+    #[serde(default)] Option<String>,
+);
 
 /// Writes every binding beside `path` and puts it in place, on disk before it counts.
 ///
@@ -96,6 +105,7 @@ pub fn save(path: &Path, store: &BindingStore, now: Time) -> io::Result<()> {
             sighting.judged.load(Ordering::Relaxed),
             sighting.source,
             sighting.chain.as_deref().map(str::to_owned),
+            sighting.resolver.as_deref().map(str::to_owned),
         ));
     }
     drop(known);
@@ -203,7 +213,7 @@ fn restored(line: NameLine, written_ms: u64, now: Time) -> Option<(Name, SavedNa
         .into_iter()
         .take(ADDRESSES_PER_NAME_MAX)
         .map(
-            |AddressEntry(addr, fresh, learnt, count, judged, source, chain)| Restored {
+            |AddressEntry(addr, fresh, learnt, count, judged, source, chain, resolver)| Restored {
                 addr,
                 fresh_until_ms: monotonic(fresh.min(fresh_max_ms)),
                 learnt_ms: monotonic(learnt.min(written_ms)),
@@ -213,6 +223,9 @@ fn restored(line: NameLine, written_ms: u64, now: Time) -> Option<(Name, SavedNa
                 chain: chain
                     .filter(|chain| chain.len() <= CHAIN_BYTES_MAX && chain.is_ascii())
                     .map(Arc::from),
+                resolver: resolver
+                    .and_then(|resolver| resolver.parse::<SocketAddr>().ok())
+                    .map(|resolver| resolver.to_string().into()),
             },
         )
         .collect();

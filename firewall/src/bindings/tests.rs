@@ -35,16 +35,19 @@ fn one_sighting_counts_ten_minutes_past_its_ttl() {
 }
 
 #[test]
-fn second_sighting_or_judged_flow_counts_the_whole_history() {
+fn second_sighting_counts_the_whole_history_and_a_judged_flow_ten_minutes_more() {
     let (store, mut writer) = store();
     let www = name("www.example.org");
     writer.learn(&www, [(address(1), 60), (address(2), 60)], None, START_MS);
     writer.learn(&www, [(address(1), 60)], None, START_MS);
     store.note_judged(&www, address(2), at(0));
-    for index in [1, 2] {
-        assert!(store.is_bound(&www, address(index), at(3_660_000)));
-        assert!(!store.is_bound(&www, address(index), at(3_660_001)));
+    for (index, until_ms) in [(1, 3_660_000), (2, 4_260_000)] {
+        assert!(store.is_bound(&www, address(index), at(until_ms)));
+        assert!(!store.is_bound(&www, address(index), at(until_ms + 1)));
     }
+    // However often it is used: only answers lengthen it further.
+    store.note_judged(&www, address(2), at(4_260_000));
+    assert!(!store.is_bound(&www, address(2), at(4_260_001)));
 }
 
 #[test]

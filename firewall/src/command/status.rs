@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ipc::control::{Hello, PollState, Reply, Request, StatusReply};
+use ipc::control::{BindingState, Hello, PollState, Reply, Request, StatusReply};
 use ipc::socket::Client;
+use serde::Serialize;
 
 use crate::cli::{Failure, Finding, StatusArgs, print};
 use crate::config::Config;
@@ -16,7 +17,12 @@ pub(crate) fn run(args: &StatusArgs) -> Result<Finding, Failure> {
         return Err(unexpected(&reply));
     };
     if args.json {
-        let mut json = serde_json::to_string_pretty(&status).map_err(Failure::machine)?;
+        let bindings = bindings(args.config.as_deref())?;
+        let everything = Everything {
+            status: &status,
+            bindings: &bindings,
+        };
+        let mut json = serde_json::to_string_pretty(&everything).map_err(Failure::machine)?;
         json.push('\n');
         print(&json);
     } else {
@@ -27,6 +33,31 @@ pub(crate) fn run(args: &StatusArgs) -> Result<Finding, Failure> {
     } else {
         Finding::Some
     })
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Everything<'a> {
+    #[serde(flatten)]
+    status: &'a StatusReply,
+    bindings: &'a [BindingState],
+}
+
+/// Which addresses are bound to which names, page by page.
+fn bindings(config: Option<&Path>) -> Result<Vec<BindingState>, Failure> {
+    let mut bindings: Vec<BindingState> = Vec::new();
+    loop {
+        let after = bindings.last().map(BindingState::place);
+        let reply = ask(config, &Request::Bindings { after })?;
+        let Reply::Bindings(page) = reply else {
+            return Err(unexpected(&reply));
+        };
+        let is_over = !page.more || page.bindings.is_empty();
+        bindings.extend(page.bindings);
+        if is_over || bindings.len() >= BINDINGS_MAX {
+            return Ok(bindings);
+        }
+    }
 }
 
 /// Sends one request to the daemon of a configuration.
@@ -148,3 +179,5 @@ fn duration(seconds: u64) -> String {
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Bindings printed.
+const BINDINGS_MAX: usize = 50_000;

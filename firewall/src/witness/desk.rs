@@ -164,7 +164,7 @@ impl Desk {
         if !wanted {
             return;
         }
-        let mut brought_new = false;
+        let (mut brought_new, mut failed) = (false, false);
         let outcome = match answer.outcome {
             AnswerOutcome::Resolved => {
                 brought_new = self.learn(&name, answer, now_ms, actions);
@@ -175,7 +175,7 @@ impl Desk {
             | AnswerOutcome::NoSuchName
             | AnswerOutcome::ServerFailure
             | AnswerOutcome::TimedOut => {
-                self.writer.fail(&name);
+                failed = true;
                 Answer::Failed
             }
         };
@@ -183,6 +183,9 @@ impl Desk {
         let is_whole = !answer.more && !answer.asked;
         if let Some(priming) = self.priming.as_mut().filter(|_| is_whole) {
             priming.names.remove(&name);
+        }
+        if failed {
+            self.fail(&name);
         }
         if is_whole && self.watched.contains(&name) && !self.is_in_use(&name, now_ms) {
             self.idle.push(name.clone());
@@ -336,7 +339,10 @@ impl Desk {
         self.recent
             .retain(|_, (at_ms, _)| now_ms.saturating_sub(*at_ms) < ONCE_MS);
         self.spending.sweep(now_ms);
-        for name in self.rotations.sweep(now_ms) {
+        let (store, learnt) = (&self.store, &self.learnt);
+        let is_used =
+            |name: &Name| learnt.contains(name) || in_use(store.last_used_ms(name), now_ms);
+        for name in self.rotations.sweep(now_ms, is_used) {
             self.writer.set_varies(&name, false);
         }
         let unused = self

@@ -26,6 +26,8 @@ struct Rotation {
     novelty: [f32; 2],
     /// Addresses since the last new one, of both.
     barren: [usize; 2],
+    /// How many answers it takes to name as many addresses as it has, of both.
+    answers: [u64; 2],
     /// When there was last a new address.
     new_ms: u64,
     /// Packets wait for it until then.
@@ -68,6 +70,7 @@ impl Rotations {
             let rotation = self.names.entry(name.clone()).or_insert(Rotation {
                 novelty: [0.0; 2],
                 barren: [0; 2],
+                answers: [1; 2],
                 new_ms: now_ms,
                 urgent_until_ms: 0,
                 suspicious: false,
@@ -79,11 +82,14 @@ impl Rotations {
             return;
         };
         let weight = 1.0 - (1.0 - PER_SAMPLE).powi(i32::from(samples.max(1)));
-        let families = rotation.novelty.iter_mut().zip(&mut rotation.barren);
-        for ((novelty, barren), it) in families.zip(shown) {
+        let novelties = rotation.novelty.iter_mut().zip(&mut rotation.barren);
+        let families = novelties.zip(&mut rotation.answers);
+        for (((novelty, barren), answers), it) in families.zip(shown) {
             if it.seen == 0 {
                 continue;
             }
+            let per_answer = it.seen.div_ceil(usize::from(samples.max(1)));
+            *answers = u64::try_from(it.known.div_ceil(per_answer)).unwrap_or(u64::MAX);
             let share = ratio(it.new, it.seen);
             let first_sight = *novelty == 0.0 && share > 0.0;
             *novelty = if first_sight {
@@ -159,7 +165,8 @@ impl Rotations {
             let urgent = rotation.urgent_until_ms > now_ms;
             let unsettled = rotation.is_unsettled();
             let wanted = urgent || in_use(name);
-            for (ipv6, next_ms) in [false, true].into_iter().zip(&mut rotation.next_ms) {
+            let families = [false, true].into_iter().zip(rotation.answers);
+            for ((ipv6, answers), next_ms) in families.zip(&mut rotation.next_ms) {
                 let novelty = rotation.novelty.get(usize::from(ipv6)).copied();
                 if *next_ms > now_ms || novelty.is_none_or(|novelty| novelty == 0.0) {
                     continue;
@@ -169,9 +176,14 @@ impl Rotations {
                 } else if unsettled {
                     (BATCH, UNSETTLED_MS)
                 } else {
-                    // The longer nothing is new, the less there is to keep up with.
+                    // The longer nothing is new, the less there is to keep up with; but each
+                    // address is to be seen again and again.
                     let calm_ms = now_ms.saturating_sub(rotation.new_ms) / 120;
-                    (1, calm_ms.saturating_add(UPKEEP_MS).max(share_ms))
+                    let all_ms = SEEN_AGAIN_MS
+                        .checked_div(answers.saturating_mul(TIMES_SEEN))
+                        .unwrap_or(u64::MAX);
+                    let wait_ms = calm_ms.min(all_ms).saturating_add(UPKEEP_MS);
+                    (1, wait_ms.max(share_ms))
                 };
                 *next_ms = now_ms.saturating_add(wait_ms);
                 if wanted {
@@ -199,13 +211,15 @@ impl Rotations {
         self.names.values().filter_map(next).min()
     }
 
-    /// Lets go of names that have had no new address for an hour; those.
-    pub(super) fn sweep(&mut self, now_ms: u64) -> Vec<Name> {
+    /// Lets go of names that have had no new address for an hour, unless somebody uses them and an
+    /// answer names only some of their addresses; those.
+    pub(super) fn sweep(&mut self, now_ms: u64, in_use: impl Fn(&Name) -> bool) -> Vec<Name> {
         let calm = |rotation: &Rotation| now_ms.saturating_sub(rotation.new_ms) >= CALM_MS;
+        let rotates = |rotation: &Rotation| rotation.answers.iter().any(|answers| *answers > 1);
         let gone: Vec<Name> = self
             .names
             .iter()
-            .filter(|(_, rotation)| calm(rotation))
+            .filter(|(name, rotation)| calm(rotation) && !(rotates(rotation) && in_use(name)))
             .map(|(name, _)| name.clone())
             .collect();
         for name in &gone {
@@ -246,6 +260,10 @@ const URGENT_MS: u64 = 25;
 const UNSETTLED_MS: u64 = 100;
 const UPKEEP_MS: u64 = 1_000;
 const CALM_MS: u64 = 3_600_000;
+/// Within this time every address of a name in use is to be in an answer, and so often on average
+/// that hardly one is not.
+const SEEN_AGAIN_MS: u64 = 600_000;
+const TIMES_SEEN: u64 = 5;
 /// Names sampled at once; more rotate as their time to live allows.
 const NAMES_MAX: usize = 1_024;
 
@@ -318,6 +336,36 @@ mod tests {
         assert!(
             rotations.due(10, |_| false)[0].urgent,
             "a packet waits for it"
+        );
+    }
+
+    #[test]
+    fn a_name_that_still_rotates_is_kept_up_with_and_one_that_moved_once_is_let_go() {
+        let mut rotations = Rotations::new(400);
+        let moved: Name = "moved.example.org".parse().unwrap();
+        rotations.note(&name(), shown(8, 8, true), 1, 0);
+        rotations.note(&moved, shown(1, 1, true), 1, 0);
+        let again = |known| {
+            let mut shown = shown(8, 0, true);
+            shown[0].known = known;
+            shown
+        };
+        for _ in 0..400 {
+            rotations.note(&name(), again(1_000), 1, 1);
+            rotations.note(&moved, shown(1, 0, true), 1, 1);
+        }
+        rotations.due(CALM_MS, |_| true);
+        // 125 answers hold as many addresses, five times in ten minutes.
+        let next_ms = rotations.next_due_ms().unwrap();
+        assert!(
+            (CALM_MS + 1_000..=CALM_MS + 2_000).contains(&next_ms),
+            "{next_ms}"
+        );
+        assert_eq!(rotations.sweep(CALM_MS, |_| true), [moved]);
+        assert_eq!(
+            rotations.sweep(CALM_MS, |_| false),
+            [name()],
+            "nobody uses it"
         );
     }
 

@@ -266,7 +266,7 @@ impl Heard {
                 self.nobody.push(address);
                 Reply::Noted
             }
-            Request::Status | Request::Explain(_) => Reply::Refused {
+            Request::Status | Request::Explain(_) | Request::Bindings { .. } => Reply::Refused {
                 why: "a double".to_owned(),
             },
         })

@@ -110,6 +110,9 @@ fn wire(runner: &mut Runner, long: bool) -> Result<()> {
         "-E",
         "binary(wire) or (package(firewall) and kind(test))",
     ]);
+    if long {
+        tests.env("E2E_LONG", "1");
+    }
     runner.command("wire: tests", &mut tests)?;
     if long { endurance(runner) } else { Ok(()) }
 }

@@ -304,6 +304,30 @@ fn row_53_ssh_to_an_address_without_an_ssh_name_is_refused() {
     assert_eq!(world.payload_to(conn.server), 0);
 }
 
+/// A shared address bears hundreds of names of others, all before ours in whatever order.
+#[test]
+fn an_ssh_name_is_found_among_hundreds_of_others_of_its_address() {
+    for rules in [
+        vec![("postern:ssh:git.example.com", "tcp", "22")],
+        vec![
+            ("postern:ssh:git.example.com", "tcp", "22"),
+            ("postern:tls:*.example.com", "tcp", "22"),
+        ],
+    ] {
+        let mut world = World::new(snapshot(&rules, "", 1));
+        for index in 0..300 {
+            world.bind(&format!("a{index:03}.example.com"), "203.0.113.22");
+        }
+        let conn = Conn::ssh().open(&mut world);
+        let client = [&b"SSH-2.0-c\r\n"[..], &ssh_kexinit()].concat();
+        conn.send(&mut world, 0, &client);
+        assert_eq!(world.refusal(), None);
+        let line = world.line(Category::Client).unwrap();
+        assert_eq!(line.dhost.as_deref(), Some("git.example.com"));
+        assert_eq!(conn.at_server(&world), client);
+    }
+}
+
 #[test]
 fn a_pinned_host_key_must_match() {
     let right = policy::HostKeyPin::of_key(&ssh_host_key()).to_string();

@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use inspect::{Bindings, Known};
 
 use super::*;
-use crate::bindings::{BindingWriter, Scope};
+use crate::bindings::{BindingWriter, Scope, Seen};
 
 const HOUR: u64 = 3_600_000;
 
@@ -53,12 +53,11 @@ fn a_restart_keeps_what_was_bound_and_lengthens_nothing() {
     let (store, mut writer) = store();
     let www = name("www.example.org");
     let chain: Arc<str> = "edge.example.net".into();
-    writer.learn(
-        &www,
-        [(address(1), 60), (address(2), 60)],
-        Some(&chain),
-        BEFORE.mono_ms,
-    );
+    let seen = [1, 2].map(|last| Seen {
+        resolver: Some("192.0.2.53:53".into()),
+        ..Seen::from((address(last), 60))
+    });
+    writer.learn(&www, seen, Some(&chain), BEFORE.mono_ms);
     store.note_judged(&www, address(2), BEFORE);
     save(&path, &store, BEFORE).unwrap();
 
@@ -67,12 +66,14 @@ fn a_restart_keeps_what_was_bound_and_lengthens_nothing() {
     assert_eq!(now.mono_ms - store.last_used_ms(&www), 30_000);
     let kept = store.bindings_of(&www, Some(address(1)), now.mono_ms, 1);
     assert_eq!(kept[0].chain.as_deref(), Some("edge.example.net"));
+    assert_eq!(kept[0].resolver.as_deref(), Some("192.0.2.53:53"));
     let later = |ms| at(now.mono_ms + ms, now.unix_ms + ms);
     // Seen once: 60 s and ten minutes after it was learnt, 30 s of which went by in between.
     assert!(store.is_bound(&www, address(1), later(630_000)));
     assert!(!store.is_bound(&www, address(1), later(630_001)));
-    assert!(store.is_bound(&www, address(2), later(HOUR + 30_000)));
-    assert!(!store.is_bound(&www, address(2), later(HOUR + 30_001)));
+    // Judged: an hour and ten minutes.
+    assert!(store.is_bound(&www, address(2), later(HOUR + 630_000)));
+    assert!(!store.is_bound(&www, address(2), later(HOUR + 630_001)));
 
     let (store, now) = restart(&path, 700_000).unwrap();
     assert!(

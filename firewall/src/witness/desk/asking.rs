@@ -287,9 +287,18 @@ impl Desk {
             .collect();
         for (sought, answer) in late {
             if answer == Answer::Failed {
-                self.writer.fail(&sought.name);
+                self.fail(&sought.name);
             }
             self.finish(&sought, answer, now_ms, actions);
+        }
+    }
+
+    /// Notes that a look-up brought no address. A name that has just entered the policy is waited
+    /// for until it is primed, whatever became of a packet's own look-up.
+    pub(super) fn fail(&mut self, name: &policy::Name) {
+        let primes = |priming: &super::Priming| priming.names.contains(name);
+        if !self.priming.as_ref().is_some_and(primes) {
+            self.writer.fail(name);
         }
     }
 
@@ -340,7 +349,7 @@ fn budget_ms(begins_ms: u64, until_ms: u64) -> u32 {
 /// (DESIGN, section 3), less the way back.
 const WAIT_MS: u64 = 900;
 /// The same for what is asked on behalf of a SYN that has been held for a while.
-const SEARCH_WAIT_MS: u64 = 800;
+const SEARCH_WAIT_MS: u64 = 750;
 /// What the witness's answer may take to come back.
 const WAY_BACK_MS: u64 = 50;
 /// A look-up that has less time than this is not begun.

@@ -14,6 +14,7 @@ use super::*;
 use crate::bindings::Scope;
 use crate::witness::schedule::{Budget, Purpose, Schedule};
 
+mod many;
 mod rotating;
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -45,8 +46,9 @@ struct World {
     arriving: BTreeMap<(u64, u64), Arrival>,
     sent: u64,
     random: u64,
-    /// Questions that the resolver has got.
+    /// Questions that the resolver has got, and look-ups of each name.
     questions: u64,
+    asked: HashMap<String, u64>,
     connections: HashMap<u16, Connection>,
     next_port: u16,
     fates: Fates,
@@ -111,6 +113,7 @@ impl World {
             sent: 0,
             random: 0x9e37_79b9_7f4a_7c15,
             questions: 0,
+            asked: HashMap::new(),
             connections: HashMap::new(),
             next_port: 1_024,
             fates: Fates::default(),
@@ -203,6 +206,7 @@ impl World {
         (asked, refreshes): (bool, bool),
     ) {
         self.questions += questions;
+        *self.asked.entry(name.to_owned()).or_default() += 1;
         let mut seen: Vec<Ipv4Addr> = Vec::new();
         for _ in 0..samples {
             seen.extend(self.draw(name));

@@ -284,6 +284,20 @@ fn policy_is_primed_when_each_new_name_has_an_answer_or_two_seconds_have_passed(
 }
 
 #[test]
+fn a_packets_own_look_up_does_not_end_the_wait_for_a_name_that_is_being_primed() {
+    let mut desk = desk();
+    adopt(&mut desk, "postern:tls:a.example.org", 1);
+    miss(&mut desk, "a.example.org", 1, NOW);
+    let mut late = resolved("a.example.org", true);
+    late.outcome = AnswerOutcome::TimedOut;
+    answered(&mut desk, &late);
+    let name = Name::parse(b"a.example.org").unwrap();
+    assert_eq!(desk.store.is_known(&name), Known::Priming);
+    tick(&mut desk, NOW + 2_000);
+    assert_eq!(desk.store.is_known(&name), Known::Failed);
+}
+
+#[test]
 fn name_that_leaves_the_policy_is_unbound_at_once() {
     let mut desk = desk();
     adopt(&mut desk, "postern:tls:a.example.org", 1);
