@@ -34,7 +34,9 @@ pub(super) struct Desk {
     learnt: LearntNames,
     /// Names the witness asks about at their time to live.
     watched: HashSet<Name>,
-    /// Of these, names that have an answer and no use.
+    /// Of these, names whose first look-up has not ended.
+    unanswered: HashSet<Name>,
+    /// Names that have an answer and no use.
     idle: Vec<Name>,
     waiting: HashMap<Sought, Waiting>,
     recent: HashMap<Sought, (u64, Answer)>,
@@ -82,6 +84,7 @@ impl Desk {
             exact: HashSet::new(),
             learnt: LearntNames::default(),
             watched: HashSet::new(),
+            unanswered: HashSet::new(),
             idle: Vec::new(),
             waiting: HashMap::new(),
             recent: HashMap::new(),
@@ -111,11 +114,13 @@ impl Desk {
         self.writer.forget(&removed);
         for name in &removed {
             self.watched.remove(name);
+            self.unanswered.remove(name);
             self.rotations.forget(name);
         }
         for name in &added {
             self.writer.prime(name);
         }
+        self.unanswered.extend(added.iter().cloned());
         self.exact = exact;
         self.policy = Some(Arc::clone(&policy));
         self.restore(now_ms);
@@ -186,6 +191,9 @@ impl Desk {
         }
         if failed {
             self.fail(&name);
+        }
+        if is_whole {
+            self.unanswered.remove(&name);
         }
         if is_whole && self.watched.contains(&name) && !self.is_in_use(&name, now_ms) {
             self.idle.push(name.clone());
@@ -355,9 +363,10 @@ impl Desk {
         }
         tell_names(unused, false, actions);
         // A name that has had its answer and is not used any more.
-        let idle = self.watched.iter().filter(|name| {
-            !self.is_in_use(name, now_ms) && self.store.is_known(name) != Known::Priming
-        });
+        let idle = self
+            .watched
+            .iter()
+            .filter(|name| !self.is_in_use(name, now_ms) && !self.unanswered.contains(*name));
         self.idle.extend(idle.cloned().collect::<Vec<_>>());
     }
 }

@@ -84,3 +84,23 @@ fn names_in_use_are_asked_about_at_their_time_to_live_and_others_never_again() {
         "more than the refresh share of 400 a second: {busiest}"
     );
 }
+
+/// Ten thousand names take two minutes of the budget: none is given up before its turn.
+#[test]
+fn every_name_gets_its_first_answer_however_long_its_turn_takes() {
+    const MANY: u32 = 4_000;
+    let zone = |index| Zone {
+        addresses: vec![address(index)],
+        at_a_time: 1,
+        ttl_s: 60,
+    };
+    let mut world = World::new((0..MANY).map(|index| (name(index), zone(index))).collect());
+    let begun_ms = world.now_ms;
+    let mut seconds = 0;
+    while world.desk.store.names_bound() < MANY as usize && seconds < 100 {
+        seconds += 1;
+        world.run_until(begun_ms + seconds * SECOND_MS);
+    }
+    println!("{MANY} names answered after {seconds} s");
+    assert!((30..=60).contains(&seconds), "{seconds} s");
+}
