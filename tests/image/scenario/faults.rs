@@ -77,8 +77,8 @@ fn upgrade(stage: &Stage, guest: &mut Guest) -> Result<()> {
     let mut judged = Judged::open(stage)?;
     let before = guest.run("systemctl show -p MainPID --value postern")?;
     guest.run_within(
-        "mkdir -p /run/debs && tar -C /run/debs -xf /dev/vdb && dpkg -i /run/debs/*.deb; \
-         status=$?; rm -rf /run/debs; exit $status",
+        "mkdir -p /var/tmp/debs && tar -C /var/tmp/debs -xf /dev/vdb && dpkg -i /var/tmp/debs/*.deb; \
+         status=$?; rm -rf /var/tmp/debs; exit $status",
         UPGRADE,
     )?;
     guest.wait_for("systemctl is-active postern", SOON)?;
