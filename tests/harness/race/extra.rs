@@ -91,6 +91,10 @@ fn size(
         sized.resident as f64 / 1e6,
         sized.errors
     ));
+    if sized.errors > 0 {
+        let refused = Postern::refusals(stage);
+        say(&format!("of these refused by Postern: {refused:?}"));
+    }
     Ok(sized)
 }
 

@@ -30,7 +30,7 @@ impl Effort {
     /// What is published.
     pub const FULL: Self = Self {
         rounds: 5,
-        seconds: 2.0,
+        seconds: 1.5,
         held: 6_000,
         names: 100_000,
         clients: 50_000,

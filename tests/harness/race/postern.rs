@@ -92,6 +92,19 @@ impl Postern {
         Ok(this)
     }
 
+    /// What it has refused, for a load of which nothing should have been: some lines of its flow log.
+    pub fn refusals(stage: &Stage) -> Vec<String> {
+        let folder = stage.file("state").join("spool/flow");
+        let segments = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let texts = segments.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+        let mut refused: Vec<String> = texts
+            .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+            .filter(|line| line.contains("\"disallowed\""))
+            .collect();
+        refused.truncate(3);
+        refused
+    }
+
     /// Ends it in order, so that what it has learnt is kept.
     pub fn stop(mut self) -> Result<()> {
         let pid = i32::try_from(self.child.id()).context("a process")?;

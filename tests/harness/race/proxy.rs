@@ -180,13 +180,7 @@ fn squid(stage: &Stage, workers: u32) -> Result<Command> {
     let mut both = std::fs::read(format!("{path}.crt")).context("reading the certificate")?;
     both.extend(std::fs::read(path).context("reading its key")?);
     std::fs::write(path, both).context("writing both")?;
-    // It refuses to run as root, and its own user has to read all this and to write its log.
-    let log = stage.file("squid.cache.log");
-    std::fs::write(&log, "").context("writing its log")?;
-    for (path, mode) in [(stage.file(""), 0o755), (log, 0o666)] {
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
-            .with_context(|| format!("opening {} to squid", path.display()))?;
-    }
+    let log = open_to_squid(stage)?;
     let text = format!(
         "workers {workers}\ncache_effective_user proxy\ncache_effective_group proxy\nhttp_port 3128\n\
          https_port {PORT} intercept ssl-bump generate-host-certificates=off tls-cert={path}\nhosts_file {hosts}\npid_filename {pid}\n\
@@ -197,7 +191,7 @@ fn squid(stage: &Stage, workers: u32) -> Result<Command> {
         hosts = stage.file("squid.hosts").display(),
         names = stage.file("squid.names").display(),
         pid = stage.file("squid.pid").display(),
-        log = stage.file("squid.cache.log").display(),
+        log = log.display(),
         folder = stage.file("").display(),
     );
     let config = stage.file("squid.conf");
@@ -205,4 +199,19 @@ fn squid(stage: &Stage, workers: u32) -> Result<Command> {
     let mut command = stage.firewall.command("squid");
     command.args(["--foreground", "-f"]).arg(config);
     Ok(command)
+}
+
+/// It refuses to run as root, and its own user has to read what was written for it and to write its log: where that is.
+fn open_to_squid(stage: &Stage) -> Result<std::path::PathBuf> {
+    let log = stage.file("squid.cache.log");
+    std::fs::write(&log, "").context("writing its log")?;
+    for (path, mode) in [
+        (stage.file(""), 0o755),
+        (log.clone(), 0o666),
+        (stage.file("squid.pem"), 0o644),
+    ] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+            .with_context(|| format!("opening {} to squid", path.display()))?;
+    }
+    Ok(log)
 }

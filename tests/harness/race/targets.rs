@@ -197,8 +197,10 @@ fn added(results: &Results) -> impl Iterator<Item = Target> {
             Some(500.0),
         ),
         at_most(
-            "failed exchanges, all loads",
-            own(|f| f.errors() as f64),
+            "failed exchanges, all loads, worst round",
+            results
+                .absolute(Kind::Postern, |f| f.errors() as f64)
+                .map(|spread| spread.max),
             0.0,
             Some(0.0),
         ),
