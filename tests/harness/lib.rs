@@ -9,6 +9,7 @@
 pub mod boot;
 pub mod capture;
 pub mod cloud;
+pub mod counters;
 pub mod daemon;
 pub mod dns;
 pub mod flowlog;

@@ -82,6 +82,12 @@ pub const PEERS: [Tool; 4] = [
     },
 ];
 
+/// What counts instructions.
+pub const COUNTING: [Tool; 1] = [Tool {
+    program: "valgrind",
+    package: "valgrind",
+}];
+
 /// The tools that are not there.
 pub fn missing() -> Vec<Tool> {
     missing_of(&TOOLS)
@@ -116,6 +122,12 @@ fn check_of(tools: &[Tool]) -> Result<()> {
 /// Installs what is missing when this is root on Debian, else fails as [`check`] does.
 pub fn ensure() -> Result<()> {
     ensure_of(&TOOLS)
+}
+
+/// As [`ensure`], with what counts instructions.
+pub fn ensure_counting() -> Result<()> {
+    let all: Vec<Tool> = TOOLS.into_iter().chain(COUNTING).collect();
+    ensure_of(&all)
 }
 
 /// As [`ensure`], with the peers of the race.

@@ -81,7 +81,7 @@ fn script(label: &'static str, file: &str) -> Script {
 fn policy(name: &Name) -> Snapshot {
     let text = format!(
         "[[group]]\nid = \"g\"\n[[group.rule]]\ndescription = \"postern:tls:{name}\"\n\
-         protocol = \"tcp\"\nports = \"443\"\n[[client]]\naddress = \"10.0.0.1\"\n\
+         protocol = \"tcp\"\nports = \"443\"\n[[client]]\naddress = \"10.0.0.0/16\"\n\
          instance = \"i\"\ngroups = [\"g\"]\n"
     );
     let draft = inventory::read(&text, Scope::Whole, &mut |_| Err("none".to_owned()));
@@ -89,14 +89,25 @@ fn policy(name: &Name) -> Snapshot {
 }
 
 fn tcp(to_server: bool, port: u16, seq: u32, ack: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+    tcp_of(CLIENT, to_server, port, (seq, ack), flags, payload)
+}
+
+fn tcp_of(
+    client: [u8; 4],
+    to_server: bool,
+    port: u16,
+    (seq, ack): (u32, u32),
+    flags: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     let total = u16::try_from(40 + payload.len())
         .expect("a packet")
         .to_be_bytes();
     let mut p = vec![0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, 6, 0, 0];
     let (src, dst) = if to_server {
-        (CLIENT, SERVER)
+        (client, SERVER)
     } else {
-        (SERVER, CLIENT)
+        (SERVER, client)
     };
     let (sport, dport) = if to_server { (port, 443) } else { (443, port) };
     p.extend(src);
@@ -124,10 +135,10 @@ impl Bench {
     fn new(script: &Script) -> Self {
         let limits = Limits {
             // One client plays all of them.
-            flows_per_client: 1 << 20,
+            flows_per_client: 1 << 21,
             bytes_per_client: 1 << 40,
-            segments_per_client: 1 << 20,
-            flows: 1 << 20,
+            segments_per_client: 1 << 21,
+            flows: 1 << 21,
             ..Limits::default()
         };
         Self {
@@ -279,6 +290,53 @@ fn weigh(script: &Script) {
     );
 }
 
+/// What a packet of an undecided flow costs, and a new flow, by how many flows are undecided. The packets walk all over
+/// the table, so that caches are as cold as they get.
+fn crowd(script: &Script) {
+    const SAMPLES: u32 = 20_000;
+    let mut bench = Bench::new(script);
+    let mut filled = 0_u32;
+    let from = |n: u32| {
+        let port = u16::try_from(1_024 + n % 60_000).expect("a port");
+        let host = u8::try_from(n / 60_000).expect("a host");
+        ([10, 0, 1, host], port)
+    };
+    let syn = |n: u32| {
+        let (client, port) = from(n);
+        tcp_of(client, true, port, (100, 0), 0x02, b"")
+    };
+    let syn_ack = |n: u32| {
+        let (client, port) = from(n);
+        tcp_of(client, false, port, (500, 101), 0x12, b"")
+    };
+    for flows in [1_000, 10_000, 100_000, 1_000_000] {
+        while filled < flows {
+            bench.packet(Class::Syn, &syn(filled));
+            filled += 1;
+        }
+        // Answered again and again: looked up, and passed.
+        let again: Vec<Vec<u8>> = (0..SAMPLES)
+            .map(|n| syn_ack(n.wrapping_mul(2_654_435_761) % flows))
+            .collect();
+        for packet in &again {
+            bench.packet(Class::SynAck, packet);
+        }
+        let begin = Instant::now();
+        for packet in &again {
+            bench.packet(Class::SynAck, packet);
+        }
+        let packet = begin.elapsed().as_secs_f64() * 1e9 / f64::from(SAMPLES);
+        let fresh: Vec<Vec<u8>> = (filled..filled + SAMPLES).map(syn).collect();
+        let begin = Instant::now();
+        for syn in &fresh {
+            bench.packet(Class::Syn, syn);
+        }
+        let new = begin.elapsed().as_secs_f64() * 1e9 / f64::from(SAMPLES);
+        filled += SAMPLES;
+        println!("{flows:>9} undecided flows   packet {packet:>6.0} ns   new flow {new:>6.0} ns");
+    }
+}
+
 fn main() {
     let scripts = [
         script("openssl", "openssl-tls13"),
@@ -289,4 +347,5 @@ fn main() {
     for script in &scripts {
         run(script);
     }
+    crowd(&scripts[0]);
 }

@@ -95,10 +95,12 @@ fn unit(runner: &mut Runner, long: bool) -> Result<()> {
 }
 
 fn wire(runner: &mut Runner, long: bool) -> Result<()> {
-    if !runner.prepare("wire: prerequisites", prerequisites::ensure)? {
-        return Ok(());
-    }
-    if !runner.prepare("wire: build postern", crate::lab::build::daemon)? {
+    let ready = runner.prepare("wire: prerequisites", prerequisites::ensure_counting)?
+        && runner.prepare("wire: build postern", crate::lab::build::daemon)?
+        && runner.prepare("wire: build what is counted", || {
+            crate::counters::Counted::build().map(drop)
+        })?;
+    if !ready {
         return Ok(());
     }
     let mut tests = as_root(run_tests()?);
@@ -108,7 +110,7 @@ fn wire(runner: &mut Runner, long: bool) -> Result<()> {
         "-p",
         "e2e",
         "-E",
-        "binary(wire) or (package(firewall) and kind(test))",
+        "binary(wire) or binary(counters) or (package(firewall) and kind(test))",
     ]);
     if long {
         tests.env("E2E_LONG", "1");
