@@ -244,7 +244,7 @@ impl Spool {
             self.closed_bytes = self.closed_bytes.saturating_add(bytes);
         }
         if let Some(writer) = self.writers.get_mut(index(stream)) {
-            writer.next = highest.saturating_add(1);
+            writer.next = highest.saturating_add(1).max(marked(&self.dir, stream));
         }
         Ok(())
     }
@@ -294,6 +294,7 @@ impl Writer {
 
 impl Open {
     fn create(dir: &Path, stream: Stream, number: u64, now_ms: u64) -> io::Result<Self> {
+        mark(dir, stream, number.saturating_add(1))?;
         let path = open_path(&closed_path(dir, stream, number));
         let file = OpenOptions::new()
             .create_new(true)
@@ -318,6 +319,34 @@ impl Open {
         self.dirty = false;
         self.file.sync_data()
     }
+}
+
+/// Keeps the number of the next segment, before the one in front of it exists.
+///
+/// A number is never used twice: who ships keeps its place by it, and takes what lies before that place for shipped. With
+/// everything shipped and deleted the files themselves tell a later process nothing.
+fn mark(dir: &Path, stream: Stream, next: u64) -> io::Result<()> {
+    let path = mark_path(dir, stream);
+    let fresh = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(SEGMENT_MODE)
+        .open(&fresh)?;
+    writeln!(file, "{next}")?;
+    file.sync_data()?;
+    fs::rename(fresh, path)
+}
+
+/// The number an earlier process kept; 1 when there is none.
+fn marked(dir: &Path, stream: Stream) -> u64 {
+    let kept = fs::read_to_string(mark_path(dir, stream)).ok();
+    kept.and_then(|text| text.trim().parse().ok()).unwrap_or(1)
+}
+
+fn mark_path(dir: &Path, stream: Stream) -> PathBuf {
+    dir.join(format!("{}.next", stream.as_str()))
 }
 
 /// Position in [`Stream::ALL`].
@@ -455,6 +484,32 @@ mod tests {
         spool.shipped(Stream::Flow, 77).unwrap();
         assert_eq!((spool.bytes(), spool.closed().len()), (0, 0));
         assert!(!dir.path().join("flow/00000001.jsonl").exists());
+    }
+
+    #[test]
+    fn numbers_go_on_after_a_restart_with_everything_shipped() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), 1 << 30).unwrap();
+        for time in 0..3 {
+            spool
+                .append(Stream::Config, b"{}\n", time * 10_000)
+                .unwrap();
+            spool.tick(time * 10_000 + 2_000).unwrap();
+        }
+        for number in 1..=3 {
+            spool.shipped(Stream::Config, number).unwrap();
+        }
+        drop(spool);
+        let mut spool = Spool::open(dir.path(), 1 << 30).unwrap();
+        spool.append(Stream::Config, b"{}\n", 0).unwrap();
+        spool.close_all().unwrap();
+        assert_eq!(spool.closed()[0].number, 4);
+        // Half a mark, or none, is no worse than the files.
+        fs::write(dir.path().join("config.next"), "").unwrap();
+        let mut spool = Spool::open(dir.path(), 1 << 30).unwrap();
+        spool.append(Stream::Config, b"{}\n", 0).unwrap();
+        spool.close_all().unwrap();
+        assert_eq!(spool.closed()[1].number, 5);
     }
 
     #[test]
