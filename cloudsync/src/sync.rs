@@ -45,6 +45,15 @@ pub(crate) struct Wires {
     pub(crate) kept: watch::Receiver<Option<Rc<Kept>>>,
 }
 
+/// From what a publication was made.
+#[derive(Debug)]
+struct Assembled {
+    answer: Answer,
+    with: Rc<Kept>,
+    /// Lists that the answer refers to.
+    references: Rc<BTreeSet<ListReference>>,
+}
+
 /// The task that reads.
 #[derive(Debug)]
 pub(crate) struct Sync<C> {
@@ -54,7 +63,7 @@ pub(crate) struct Sync<C> {
     /// The newest reading, with what was looked up since.
     latest: Option<Answer>,
     /// From what the publication in force was made.
-    assembled: Option<(Answer, Rc<Kept>)>,
+    assembled: Option<Assembled>,
     /// When each look-up was asked and what it found, while a reading begun before it is under way.
     found: Vec<(Instant, Found)>,
     /// Addresses that a look-up did not find and a reading begun later may.
@@ -189,9 +198,14 @@ impl<C: Cloud + 'static> Sync<C> {
         let Some(answer) = &self.latest else {
             return false;
         };
-        let references = references(answer);
+        let before = self.assembled.as_ref();
+        let before = before.filter(|before| before.answer == *answer);
+        let references = match before {
+            Some(before) => Rc::clone(&before.references),
+            None => Rc::new(references(answer)),
+        };
         self.wires.wanted.send_if_modified(|wanted| {
-            let is_news = *wanted != references;
+            let is_news = *wanted != *references;
             if is_news {
                 wanted.clone_from(&references);
             }
@@ -202,14 +216,15 @@ impl<C: Cloud + 'static> Sync<C> {
         let Some(kept) = kept.filter(|kept| kept.covers(&references)) else {
             return false;
         };
-        if let Some((before, with)) = &self.assembled
-            && before == answer
-            && *with == kept
-        {
+        if before.is_some_and(|before| before.with == kept) {
             return false;
         }
         let draft = draft(answer, &kept);
-        self.assembled = Some((answer.clone(), kept));
+        self.assembled = Some(Assembled {
+            answer: answer.clone(),
+            with: kept,
+            references,
+        });
         match Publication::new(draft) {
             Ok(publication) => self.offer(publication),
             Err(rejected) => {

@@ -37,19 +37,19 @@ struct Deployment {
 }
 
 impl Deployment {
-    /// Starts all appliances at once, and waits for the first policy of each.
-    fn start() -> Self {
+    /// Starts all appliances at once, of one of `part` of the account, and waits for the first policy of each.
+    fn start(part: usize, appliances: u32) -> Self {
         let pace = Pace {
             page_items: 1_000,
             page_time: Duration::from_millis(300),
         };
-        let double = Double::large(pace).unwrap();
+        let double = Double::part_of_large(pace, part).unwrap();
         let folder = tempfile::Builder::new()
             .prefix("postern-large-")
             .tempdir()
             .unwrap();
         let config = format!(
-            "[aws]\nvpcs = [\"vpc-1\"]\n[poll]\nappliances = {APPLIANCES}\n[logs]\nship = false\n"
+            "[aws]\nvpcs = [\"vpc-1\"]\n[poll]\nappliances = {appliances}\n[logs]\nship = false\n"
         );
         let start = |number: u32| {
             let folder = folder.path().join(number.to_string());
@@ -59,9 +59,9 @@ impl Deployment {
             sidecar.start().unwrap();
             (daemon, sidecar)
         };
-        let appliances: Vec<_> = (0..APPLIANCES).map(start).collect();
+        let appliances: Vec<_> = (0..appliances).map(start).collect();
         for (daemon, _) in &appliances {
-            let sizes = (INTERFACES, GROUPS);
+            let sizes = (INTERFACES / part, GROUPS / part);
             daemon
                 .wait_policy(FIRST, |policy| {
                     (policy.clients.len(), policy.groups.len()) == sizes
@@ -166,7 +166,7 @@ fn p99(what: &str, mut times: Vec<Duration>) -> Duration {
 
 #[test]
 fn three_appliances_of_a_large_account_are_never_throttled() {
-    let deployment = Deployment::start();
+    let deployment = Deployment::start(1, APPLIANCES);
     let started = Instant::now();
     deployment.unchanged(Duration::from_secs(if long() { 60 } else { 20 }));
     let (mut edits, mut newcomers) = (Vec::new(), Vec::new());
@@ -202,4 +202,27 @@ fn three_appliances_of_a_large_account_are_never_throttled() {
         assert!(newcomers <= Duration::from_secs(3), "{newcomers:?}");
         assert!(each < Duration::from_millis(200), "{each:?}");
     }
+}
+
+/// What an edit costs one appliance, of one of `part` of the account.
+fn cost_of_an_edit(part: usize) -> Duration {
+    const EDITS: u32 = 3;
+    let deployment = Deployment::start(part, 1);
+    let (_, worked) = deployment.cost(|| {
+        for round in 0..EDITS {
+            deployment.edit(&format!("edit{round}.example.org"));
+        }
+    });
+    worked / EDITS
+}
+
+#[test]
+fn work_grows_with_the_account_and_no_faster() {
+    let small = std::thread::spawn(|| cost_of_an_edit(5));
+    let (large, small) = (cost_of_an_edit(1), small.join().unwrap());
+    eprintln!(
+        "an edit of 1,000 interfaces and 4,000 rules: {small:?} of work; of five times as many: {large:?}"
+    );
+    // Linear is five times; were it quadratic, 25.
+    assert!(large < small * 9, "{large:?} and {small:?}");
 }

@@ -42,7 +42,7 @@ type Permission = String;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Described {
     gid: String,
-    permissions: Vec<Permission>,
+    permissions: Rc<Vec<Permission>>,
 }
 
 /// A rule and what it permits.
@@ -54,7 +54,7 @@ struct Identified {
 
 #[derive(Debug)]
 struct Known {
-    permissions: Vec<Permission>,
+    permissions: Rc<Vec<Permission>>,
     rules: Rc<Vec<DescribedRule>>,
     /// How often the two calls have contradicted each other; 0 when they agree.
     contradictions: u32,
@@ -98,8 +98,8 @@ impl Groups {
             pages.extend(read);
         }
         let groups = pages.iter().flat_map(|page| page.iter());
-        let described: BTreeMap<&str, &[Permission]> = groups
-            .map(|group| (group.gid.as_str(), group.permissions.as_slice()))
+        let described: BTreeMap<&str, &Rc<Vec<Permission>>> = groups
+            .map(|group| (group.gid.as_str(), &group.permissions))
             .collect();
         let stale: Vec<&str> = described
             .iter()
@@ -157,12 +157,18 @@ impl Groups {
     }
 
     /// Whether the rules of a group are known to be what it permits now.
-    fn is_settled(&self, gid: &str, permissions: &[Permission]) -> bool {
-        self.known.borrow().get(gid).is_some_and(|known| {
-            known.permissions == permissions
-                && known.read.elapsed() < IDS_AGE_MAX
-                && (known.contradictions == 0 || known.contradictions > CONTRADICTIONS_MAX)
-        })
+    fn is_settled(&self, gid: &str, permissions: &Rc<Vec<Permission>>) -> bool {
+        let mut known = self.known.borrow_mut();
+        let Some(known) = known.get_mut(gid) else {
+            return false;
+        };
+        if known.permissions != *permissions {
+            return false;
+        }
+        // Those of the newest page: the very same ones the next time, which takes no time to compare.
+        known.permissions = Rc::clone(permissions);
+        known.read.elapsed() < IDS_AGE_MAX
+            && (known.contradictions == 0 || known.contradictions > CONTRADICTIONS_MAX)
     }
 
     /// Reads the rules of these groups, and says how many calls that took.
@@ -170,7 +176,7 @@ impl Groups {
         &self,
         caller: &Caller,
         gids: &[&str],
-        described: &BTreeMap<&str, &[Permission]>,
+        described: &BTreeMap<&str, &Rc<Vec<Permission>>>,
     ) -> Result<u32, CloudError> {
         let mut calls = 0_u32;
         for chunk in gids.chunks(FILTER_VALUES_MAX) {
@@ -188,14 +194,19 @@ impl Groups {
             }
             for gid in chunk {
                 let rules = by_group.remove(gid).unwrap_or_default();
-                let permissions = described.get(*gid).copied().unwrap_or_default();
-                self.settle(gid, permissions.to_vec(), rules);
+                let permissions = described.get(*gid).map(|found| Rc::clone(found));
+                self.settle(gid, permissions.unwrap_or_default(), rules);
             }
         }
         Ok(calls)
     }
 
-    fn settle(&self, gid: &str, permissions: Vec<Permission>, rules: BTreeMap<String, Identified>) {
+    fn settle(
+        &self,
+        gid: &str,
+        permissions: Rc<Vec<Permission>>,
+        rules: BTreeMap<String, Identified>,
+    ) {
         let mut said: Vec<&Permission> = rules.values().map(|found| &found.permission).collect();
         said.sort_unstable();
         let agree = said.into_iter().eq(permissions.iter());
@@ -318,7 +329,7 @@ fn described(raw: &SecurityGroup) -> Result<Described, &'static str> {
     permissions.sort_unstable();
     Ok(Described {
         gid: gid.to_owned(),
-        permissions,
+        permissions: Rc::new(permissions),
     })
 }
 
@@ -449,7 +460,7 @@ mod tests {
             }),
         ];
         rules.sort_unstable();
-        assert_eq!(described(&group.build()).unwrap().permissions, rules);
+        assert_eq!(*described(&group.build()).unwrap().permissions, rules);
     }
 
     #[test]

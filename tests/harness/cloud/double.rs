@@ -79,8 +79,13 @@ impl Double {
 
     /// A large account and nothing else: no documents, no logs, no moto.
     pub fn large(pace: Pace) -> Result<Self> {
+        Self::part_of_large(pace, 1)
+    }
+
+    /// As [`Self::large`], with one of `part` of its interfaces and groups.
+    pub fn part_of_large(pace: Pace, part: usize) -> Result<Self> {
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-        Self::start_with(nowhere, pace, Some(Arc::default()))
+        Self::start_with(nowhere, pace, Some(Arc::new(Large::new(part))))
     }
 
     /// Edits a description of the large account, to allow this name.

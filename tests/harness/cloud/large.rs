@@ -15,8 +15,10 @@ pub const GROUPS: usize = 500;
 pub const RULES_PER_GROUP: usize = 40;
 
 /// The account; one of its descriptions can be edited, and interfaces can be added.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Large {
+    /// It has one of so many of its interfaces and groups.
+    part: usize,
     edited: Mutex<String>,
     added: AtomicUsize,
     /// Pages as they were written last: writing one takes longer than sending it.
@@ -28,6 +30,21 @@ pub(super) struct Large {
 struct Written(String, Option<usize>);
 
 impl Large {
+    /// An account with one of `part` of the interfaces and groups of the largest one.
+    pub(super) fn new(part: usize) -> Self {
+        Self {
+            part,
+            edited: Mutex::default(),
+            added: AtomicUsize::default(),
+            written: Mutex::default(),
+        }
+    }
+
+    /// Interfaces in it at first, and groups.
+    fn size(&self) -> (usize, usize) {
+        (INTERFACES / self.part, GROUPS / self.part)
+    }
+
     /// Has the first rule of the first group allow this name.
     pub(super) fn edit(&self, name: &str) {
         name.clone_into(&mut self.edited.lock().unwrap_or_else(PoisonError::into_inner));
@@ -36,7 +53,7 @@ impl Large {
 
     /// Adds an interface, and says which address it has.
     pub(super) fn launch(&self) -> Ipv4Addr {
-        let number = INTERFACES + self.added.fetch_add(1, Ordering::Relaxed);
+        let number = self.size().0 + self.added.fetch_add(1, Ordering::Relaxed);
         self.forget();
         address(number)
     }
@@ -90,8 +107,8 @@ impl Large {
     }
 
     fn items(&self, action: &str, arguments: &[(String, String)]) -> Vec<Item> {
-        let groups = || wanted(arguments);
-        let all = INTERFACES + self.added.load(Ordering::Relaxed);
+        let groups = || wanted(arguments, self.size().1);
+        let all = self.size().0 + self.added.load(Ordering::Relaxed);
         match action {
             "DescribeNetworkInterfaces" => match asked_for(arguments) {
                 Some(numbers) => numbers
@@ -122,7 +139,7 @@ impl Large {
             Item::Vpc => {
                 "<item><vpcId>vpc-1</vpcId><cidrBlock>10.0.0.0/8</cidrBlock></item>".to_owned()
             }
-            Item::Interface(number) => interface(number),
+            Item::Interface(number) => interface(number, self.size().1),
             Item::Group(group) => {
                 let mut ranges = String::new();
                 for rule in 0..RULES_PER_GROUP {
@@ -161,12 +178,12 @@ enum Item {
 }
 
 /// Groups that a filter asks for; all without one.
-fn wanted(arguments: &[(String, String)]) -> Vec<usize> {
+fn wanted(arguments: &[(String, String)], groups: usize) -> Vec<usize> {
     let values = arguments
         .iter()
         .filter(|(key, _)| key.starts_with("Filter.1.Value"))
         .filter_map(|(_, value)| usize::from_str_radix(value.strip_prefix("sg-")?, 16).ok())
-        .filter(|group| *group < GROUPS);
+        .filter(|group| *group < groups);
     values.collect()
 }
 
@@ -193,7 +210,7 @@ fn address(number: usize) -> Ipv4Addr {
 }
 
 /// As EC2 writes one of an instance, with the parts that take the most room.
-fn interface(number: usize) -> String {
+fn interface(number: usize, groups: usize) -> String {
     let address = address(number);
     format!(
         "<item><networkInterfaceId>eni-{number:017x}</networkInterfaceId><subnetId>subnet-1</subnetId><vpcId>vpc-1</vpcId>\
@@ -206,7 +223,7 @@ fn interface(number: usize) -> String {
          <deleteOnTermination>true</deleteOnTermination></attachment><tagSet/><privateIpAddressesSet><item>\
          <privateIpAddress>{address}</privateIpAddress><primary>true</primary></item></privateIpAddressesSet>\
          <ipv6AddressesSet/><interfaceType>interface</interfaceType></item>",
-        gid(number % GROUPS)
+        gid(number % groups)
     )
 }
 
