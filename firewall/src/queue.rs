@@ -311,6 +311,9 @@ impl Worker {
                 generation = Some(policy.generation());
                 self.adopt(&policy);
             }
+            if self.inspector.has_backlog() {
+                self.rejudge(&policy);
+            }
             let ready = self.wait();
             self.lingers = ready.packets;
             if ready.orders && !self.take_orders(&policy) {
@@ -328,8 +331,7 @@ impl Worker {
         }
     }
 
-    /// Judges undecided flows by a new policy. Only when their verdicts are out does the
-    /// generation count as in use.
+    /// Turns to a new policy: every verdict from here on is given under it.
     fn adopt(&mut self, policy: &Snapshot) {
         let store = Arc::clone(&self.surroundings.bindings);
         let bindings = Under {
@@ -342,7 +344,6 @@ impl Worker {
             bindings: &bindings,
         };
         self.inspector.handle_policy(&env);
-        self.perform(policy);
         let now_ms = self.surroundings.clock.mono_ms();
         self.in_use.since_ms.store(now_ms, Ordering::Release);
         self.in_use
@@ -350,7 +351,26 @@ impl Worker {
             .store(policy.generation(), Ordering::Release);
     }
 
+    /// Judges a few undecided flows by a new policy, between packets: a full table would keep those waiting for long.
+    fn rejudge(&mut self, policy: &Snapshot) {
+        let store = Arc::clone(&self.surroundings.bindings);
+        let bindings = Under {
+            store: &store,
+            policy,
+        };
+        let env = Env {
+            now: self.surroundings.clock.now(),
+            policy,
+            bindings: &bindings,
+        };
+        self.inspector.handle_backlog(&env);
+        self.perform(policy);
+    }
+
     fn wait(&self) -> Ready {
+        if self.inspector.has_backlog() {
+            return self.look(PollTimeout::ZERO);
+        }
         let timeout = match self.inspector.poll_timeout() {
             None => PollTimeout::from(IDLE_MS),
             Some(at_ms) => {

@@ -1,13 +1,13 @@
 //! Reloads: what the new policy refuses ends, nothing else does (promises 7, 8).
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use e2e::daemon::{Daemon, INVENTORY};
 use e2e::hello::{self, ClientHello};
 use e2e::packet::{Seen, flags, icmp, ip, udp};
 use e2e::peer::{Recorder, Script};
 use e2e::raw::{RawHost, RawTcp};
-use e2e::topology::{Family, MIRROR, PUPPET, Topology};
+use e2e::topology::{Family, MIRROR, PUPPET, RECORDER, Topology};
 
 use crate::scene::{EVIL_MARK, Scene, allowed, assert_echo, evil, finish};
 
@@ -78,7 +78,7 @@ both_families! {
         let open = INVENTORY.replace(rule, "description = \"postern:see-thru:2099-12-31\"\n  protocol = \"all\"\n  ports = \"all\"");
         assert_ne!(open, INVENTORY);
         let scene = Scene::with(&lab, family, &open, Script::Tls);
-        let (from, to) = (scene.attacker.address(family), e2e::topology::RECORDER.address(family));
+        let (from, to) = (scene.attacker.address(family), RECORDER.address(family));
         let kind = if family == Family::V4 { 8 } else { 128 };
         let flows = [
             icmp(from, to, kind, 0, [0, 7, 0, 1], b"CARRIED"),
@@ -152,6 +152,46 @@ both_families! {
         assert!(adopted.elapsed() < Duration::from_secs(3), "{:?}", adopted.elapsed());
         let said = || scene.daemon.logs().matching(&[("reason", "policy_changed")]).len();
         assert!(e2e::wait::holds(e2e::wait::PATIENCE, || said() == 20), "{} lines", said());
+    }
+}
+
+both_families! {
+    /// Half a hello each, and nobody says more: who is refused by the new policy learns of it, and nobody else.
+    fn silent_undecided_flows_end_at_both_ends_within_a_second(family) {
+        let lab = Topology::new().unwrap();
+        let scene = Scene::new(&lab, family);
+        let other = Recorder::start(&lab.internet, RECORDER.at(family, 8443), Script::Tls).unwrap();
+        let hello = allowed();
+        let half_said = |to| {
+            let port = scene.fresh_port();
+            let mut tcp = scene.attacker.connect(port, to, u32::from(port)).unwrap();
+            tcp.write(&hello[..40]).unwrap();
+            tcp
+        };
+        let doomed: Vec<_> = (0..30).map(|_| half_said(other.address)).collect();
+        let mut kept: Vec<_> = (0..5).map(|_| half_said(scene.recorder.address)).collect();
+        let (inside, outside) = (lab.capture_inside().unwrap(), &scene.outside);
+        let (without, _) = INVENTORY.split_once("  [[group.rule]]\n  description = \"postern:tls:recorder.allowed.example,puppet").unwrap();
+        let (_, rest) = INVENTORY.split_once("ports = \"8443\"\n").unwrap();
+        scene.daemon.reload(&format!("{without}{rest}")).unwrap();
+        let adopted = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        for tcp in &doomed {
+            let to_client = inside.wait_for(|seen| seen.to == tcp.local && seen.has(flags::RST));
+            let to_client = to_client.expect("the client was not reset");
+            assert_eq!(to_client.seen.seq, tcp.peer_next, "{}", tcp.local);
+            let to_server = outside.wait_for(|seen| seen.to == other.address && seen.from.port() == tcp.local.port() && seen.has(flags::RST));
+            let to_server = to_server.expect("the server was not reset");
+            for at in [to_client.at, to_server.at] {
+                assert!(at < adopted + Duration::from_secs(1), "{:?} after the adoption", at - adopted);
+            }
+        }
+        assert_eq!(scene.refusal_of("policy_changed").text("dpt"), "8443");
+        for tcp in &mut kept {
+            tcp.write(&hello[40..]).unwrap();
+            assert!(tcp.wait_bytes(1).unwrap(), "a flow that both policies allow was ended");
+        }
+        let untouched = |seen: &Seen| seen.has(flags::RST) && seen.from == scene.recorder.address;
+        assert_eq!(inside.matching(untouched), []);
     }
 }
 

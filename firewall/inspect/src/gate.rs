@@ -78,6 +78,12 @@ impl Inspector {
                 self.answer(token, Verdict::Drop);
                 self.table.put(flow);
             }
+            // Passed under another policy: this one judges it like a first.
+            (Stage::AwaitingSynAck, true) if flow.generation != env.policy.generation() => {
+                let key = flow.key;
+                self.abandon(flow);
+                self.first_syn(env, token, key, segment.seq);
+            }
             (Stage::AwaitingSynAck, true) => {
                 let passed_ms = flow.deadline.saturating_sub(self.limits.syn_ms);
                 let age_ms = env.now.mono_ms.saturating_sub(passed_ms);
@@ -314,8 +320,8 @@ impl Inspector {
     pub(crate) fn is_shut(&mut self, env: &Env<'_>, key: &FlowKey) -> bool {
         match self.door(env, key) {
             Door::Shut(_) => true,
-            Door::Miss => self.names_to_ask(env, key).0.is_empty(),
-            Door::Open | Door::Wait => false,
+            // Some name may turn out to have this address.
+            Door::Miss | Door::Open | Door::Wait => false,
         }
     }
 
@@ -377,7 +383,7 @@ impl Inspector {
         key: FlowKey,
         segment: &Segment<'_>,
     ) {
-        let Some(mut flow) = self.table.take(&key) else {
+        let Some(flow) = self.table.take(&key) else {
             // We have not seen its SYN: it passed before we started. The client's next SYN
             // makes a fresh entry.
             self.answer(token, Verdict::Drop);
@@ -385,6 +391,9 @@ impl Inspector {
                 self.outputs.push_back(Output::Forget(key));
             }
             return;
+        };
+        let Some(mut flow) = self.recheck(env, flow) else {
+            return self.answer(token, Verdict::Drop);
         };
         let answers = segment.ack == flow.client.stream.at_start();
         if matches!(flow.stage, Stage::AwaitingSynAck) && answers {
@@ -412,11 +421,21 @@ impl Inspector {
 fn is_bound_for(env: &Env<'_>, client: policy::ClientRef, key: &FlowKey) -> bool {
     let to = (key.server.ip(), key.server.port());
     let opens = env.bindings.opens(env.policy, client, to, env.now);
-    opens.unwrap_or_else(|| bound_name_allowed(env, key))
+    opens.unwrap_or_else(|| bound_name_allowed(env, client, key))
 }
 
-/// The same by asking the policy about every name of the address.
-fn bound_name_allowed(env: &Env<'_>, key: &FlowKey) -> bool {
+/// The same by asking for name after name, as it is done for the moments in which the bindings are made ready for a
+/// new policy: for those of the client where they are few, for those of the address otherwise. An address of a shared
+/// edge may bear ten thousand.
+fn bound_name_allowed(env: &Env<'_>, client: policy::ClientRef, key: &FlowKey) -> bool {
+    let (addr, port) = (key.server.ip(), key.server.port());
+    let max = NAMES_CONSIDERED.saturating_add(1);
+    let names = env.policy.reachable_names(client, None, port, max);
+    if names.len() < max {
+        return names
+            .into_iter()
+            .any(|name| env.bindings.is_bound(name, addr, env.now));
+    }
     let mut allowed = false;
     env.bindings
         .names_of(key.server.ip(), env.now, &mut |name| {

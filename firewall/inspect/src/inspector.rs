@@ -15,6 +15,7 @@ use crate::limits::Limits;
 use crate::misses::Misses;
 use crate::output::{Class, Output, Verdict};
 use crate::packet::{Body, Packet, Segment, options};
+use crate::revisit::Backlog;
 use crate::table::FlowTable;
 use crate::unknown::UnknownClients;
 use crate::waiting::Waiting;
@@ -23,14 +24,17 @@ use crate::waiting::Waiting;
 ///
 /// Both directions of a flow must come to the same inspector. Call [`handle_packet`] for each
 /// packet, [`handle_answer`] when a look-up has ended, [`handle_timeout`] when
-/// [`poll_timeout`] says so, [`handle_policy`] right after the policy was swapped, and after
-/// each of them take [`poll_output`] until it is empty, and carry it out in that order.
+/// [`poll_timeout`] says so, [`handle_policy`] right after the policy was swapped and
+/// [`handle_backlog`] for as long as [`has_backlog`] says so, and after each of them take
+/// [`poll_output`] until it is empty, and carry it out in that order.
 ///
 /// [`handle_packet`]: Self::handle_packet
 /// [`handle_answer`]: Self::handle_answer
 /// [`handle_timeout`]: Self::handle_timeout
 /// [`poll_timeout`]: Self::poll_timeout
 /// [`handle_policy`]: Self::handle_policy
+/// [`handle_backlog`]: Self::handle_backlog
+/// [`has_backlog`]: Self::has_backlog
 /// [`poll_output`]: Self::poll_output
 #[derive(Debug)]
 pub struct Inspector {
@@ -45,6 +49,8 @@ pub struct Inspector {
     pub(crate) misses: Misses,
     /// Names asked for on behalf of held SYNs so far: whose turn it is.
     pub(crate) turn: usize,
+    /// Flows that a new policy has still to judge, if there are any.
+    pub(crate) backlog: Option<Backlog>,
     /// The `policy_id` of a generation, shared by its records.
     pub(crate) policy_id: Option<(u64, Arc<str>)>,
 }
@@ -64,6 +70,7 @@ impl Inspector {
             allowances: Allowances::default(),
             misses: Misses::default(),
             turn: 0,
+            backlog: None,
             policy_id: None,
         }
     }
@@ -169,10 +176,23 @@ impl Inspector {
         self.no_port(env, flow);
     }
 
-    /// Judges every undecided flow again, by the policy that has just come into force. A flow
-    /// that is met by a packet before this was called is judged again by that.
+    /// Learns that a new policy has just come into force. From here on a flow that was judged by
+    /// another is judged again before any packet of its is let through; those that are silent are
+    /// the backlog. However many flows there are, this looks at none.
     pub fn handle_policy(&mut self, env: &Env<'_>) {
         self.policy_changed(env);
+    }
+
+    /// Judges some flows of the backlog again, at most [`REJUDGED_AT_ONCE`](crate::REJUDGED_AT_ONCE); how many
+    /// were looked at.
+    pub fn handle_backlog(&mut self, env: &Env<'_>) -> usize {
+        self.rejudge_some(env)
+    }
+
+    /// Whether there may be flows that the policy in force has not judged yet.
+    #[must_use]
+    pub const fn has_backlog(&self) -> bool {
+        self.backlog.is_some()
     }
 
     /// Ends whatever has waited too long.

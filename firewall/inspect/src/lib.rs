@@ -56,6 +56,7 @@ pub use output::{Class, Output, Query, Reset, Verdict, Why};
 pub use progress::{Framed, Progress};
 pub use record::{Category, FlowRecord, HttpRecord, Outcome, SeeThruRecord};
 pub use replay::{Replay, ReplayOptions};
+pub use revisit::REJUDGED_AT_ONCE;
 
 #[cfg(test)]
 mod sim;

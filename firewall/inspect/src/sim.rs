@@ -25,6 +25,7 @@ mod nat_ports;
 mod promises;
 mod property;
 mod protocols;
+mod rejudge;
 pub(crate) mod samples;
 
 pub(crate) const FIN: u8 = 0x01;
@@ -228,8 +229,23 @@ impl World {
     }
 
     pub(crate) fn adopt(&mut self, policy: Snapshot) {
+        self.swap(policy);
+        while self.inspector.has_backlog() {
+            self.rejudge();
+        }
+    }
+
+    /// Brings a policy into force and looks at no flow.
+    pub(crate) fn swap(&mut self, policy: Snapshot) {
         self.policy = policy.into();
         self.call(Inspector::handle_policy);
+    }
+
+    /// Judges the next few flows of the backlog; how many were looked at.
+    pub(crate) fn rejudge(&mut self) -> usize {
+        let mut looked_at = 0;
+        self.call(|inspector, env| looked_at = inspector.handle_backlog(env));
+        looked_at
     }
 
     /// Lets time pass, with time-outs where they are due.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::ops::Bound;
 
 use crate::flow::FlowKey;
 use crate::stage::Flow;
@@ -146,9 +147,12 @@ impl FlowTable {
         flow.place = Some(place);
     }
 
-    /// Every key, for the rare pass over all flows.
-    pub(crate) fn keys(&self) -> Vec<FlowKey> {
-        self.flows.keys().copied().collect()
+    /// The flow queued next behind a place, or first of all: for the rare pass over all flows, a few at a time. A flow
+    /// that nobody touches meanwhile is never moved to before a place that has been passed.
+    pub(crate) fn behind(&self, place: Option<Place>) -> Option<(Place, &Flow)> {
+        let from = place.map_or(Bound::Unbounded, Bound::Excluded);
+        let (place, key) = self.deadlines.range((from, Bound::Unbounded)).next()?;
+        self.flows.get(key).map(|flow| (*place, &**flow))
     }
 
     fn account(&mut self, key: FlowKey, old: Footprint, new: Footprint) {
