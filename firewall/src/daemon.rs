@@ -568,8 +568,7 @@ fn check_queues(appliance: &Shared, threads: &Threads) -> Result<(), DaemonError
     if appliance.borrow().data_plane_fault().is_none() {
         tell(&[sd_notify::NotifyState::Watchdog]);
     }
-    // The kernel tells the reader of a full socket buffer, and nobody of a full queue.
-    if let Ok(drops) = nfqueue::full_queue_drops() {
+    if let Ok(drops) = nfqueue::drops() {
         appliance.borrow().parts().tally.note_queue_drops(drops);
     }
     Ok(())

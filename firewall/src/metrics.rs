@@ -275,7 +275,7 @@ const HELP: [(&str, &str); 18] = [
         "SYNs dropped because the look-up budget was spent",
     ),
     ("client_pending", "SYNs of clients nobody knows yet"),
-    ("queue_overruns", "Times a queue's socket buffer was full"),
+    ("queue_overruns", "Packets that found a queue's socket full"),
     ("queue_drops", "Packets that found a queue full"),
     (
         "flows_forgotten",

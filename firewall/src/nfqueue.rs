@@ -49,7 +49,8 @@ const COPY_RANGE: u32 = 0xffff;
 /// How a queue is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueOptions {
-    /// Packets that may wait for a verdict; the kernel drops what comes on top.
+    /// Packets that may wait for a verdict; the kernel drops what comes on top. More than the engine holds for all
+    /// clients together (`inspect::Limits::segments`), or those it holds would starve everybody else.
     pub max_packets: u32,
     /// Socket receive buffer in bytes. The kernel charges a copied packet at more than its length.
     pub receive_buffer: usize,
@@ -58,7 +59,7 @@ pub struct QueueOptions {
 impl Default for QueueOptions {
     fn default() -> Self {
         Self {
-            max_packets: 16_384,
+            max_packets: 65_536,
             receive_buffer: 64 * 1024 * 1024,
         }
     }
@@ -112,8 +113,6 @@ pub enum QueueError {
 pub struct Received {
     /// Datagrams now in the batch.
     pub datagrams: usize,
-    /// True when the kernel reported that packets were lost because the socket buffer was full.
-    pub overrun: bool,
 }
 
 /// One bound queue. May be made in one thread and served in another.
@@ -178,7 +177,7 @@ impl Queue {
     /// Receives what is there into `batch`, up to its capacity, without waiting.
     ///
     /// # Errors
-    /// When the socket fails for good. A full socket buffer is no error: see [`Received::overrun`].
+    /// When the socket fails for good. A full socket buffer is no error: see [`drops`].
     pub fn receive(&self, batch: &mut Batch) -> Result<Received, QueueError> {
         batch
             .fill(&self.socket)
@@ -241,18 +240,38 @@ mod libc_errno {
     pub(super) const EPROTONOSUPPORT: i32 = Errno::EPROTONOSUPPORT as i32;
 }
 
-/// Packets that found a queue of the calling thread's network namespace full, since it was bound.
+/// Packets that the kernel dropped because they found something full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Drops {
+    /// As many waited for a verdict as may.
+    pub queue: u64,
+    /// The socket's buffer had no room for a copy.
+    pub socket: u64,
+}
+
+/// What the queues of the calling thread's network namespace have dropped since they were bound. The kernel tells
+/// their readers nothing of it.
 ///
 /// # Errors
 /// When the kernel's table of queues cannot be read.
-pub fn full_queue_drops() -> io::Result<u64> {
-    let table = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue")?;
+pub fn drops() -> io::Result<Drops> {
+    std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue")
+        .map(|table| drops_of(&table))
+}
+
+fn drops_of(table: &str) -> Drops {
     // Number, reader, waiting, copy mode, copy range, dropped by the queue, dropped by the socket.
-    let drops = table.lines().filter_map(|line| {
-        let dropped = line.split_whitespace().nth(5)?;
-        dropped.parse::<u64>().ok()
-    });
-    Ok(drops.sum())
+    let column = |index| {
+        let fields = table.lines().filter_map(|line| {
+            let field = line.split_whitespace().nth(index)?;
+            field.parse::<u64>().ok()
+        });
+        fields.fold(0, u64::saturating_add)
+    };
+    Drops {
+        queue: column(5),
+        socket: column(6),
+    }
 }
 
 #[cfg(test)]

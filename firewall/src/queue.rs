@@ -437,9 +437,6 @@ impl Worker {
 
     fn take_packets(&mut self, policy: &Snapshot, batch: &mut Batch) -> Result<(), QueueError> {
         let received = self.queue.receive(batch)?;
-        if received.overrun {
-            self.surroundings.tally.count_queue_overrun();
-        }
         if received.datagrams == 0 {
             return Ok(());
         }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use inspect::{Counters, Outcome};
 use policy::Reason;
 
+use crate::nfqueue::Drops;
+
 /// Totals that every thread adds to.
 #[derive(Debug)]
 pub struct Tally {
@@ -66,14 +68,11 @@ impl Tally {
         }
     }
 
-    /// Counts that packets were lost between the kernel's queue and us.
-    pub fn count_queue_overrun(&self) {
-        add(&self.queue_overruns, 1);
-    }
-
-    /// Notes how many packets found a queue full since the queues were bound, as the kernel counts them.
-    pub fn note_queue_drops(&self, total: u64) {
-        self.queue_drops.fetch_max(total, Ordering::Relaxed);
+    /// Notes how many packets found a queue or its socket full since the queues were bound, as the kernel counts them.
+    pub fn note_queue_drops(&self, total: Drops) {
+        self.queue_drops.fetch_max(total.queue, Ordering::Relaxed);
+        self.queue_overruns
+            .fetch_max(total.socket, Ordering::Relaxed);
     }
 
     /// Counts allowed flows whose end will not be logged.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::evidence;
 use crate::flowlog::Logs;
 use crate::netns::{self, Namespace};
 use crate::program;
@@ -298,7 +299,11 @@ impl<'t> Daemon<'t> {
                 let plain = key.split('{').next()?;
                 (plain == name).then(|| value.parse::<f64>().ok())?
             });
-        Ok(values.sum())
+        let sum = values.sum();
+        if sum > 0.0 {
+            evidence::metric(name);
+        }
+        Ok(sum)
     }
 
     /// The kernel's own numbers about its packet queues.
@@ -371,8 +376,10 @@ pub struct Queue {
     pub number: u64,
     /// Packets that have no verdict yet.
     pub waiting: u64,
-    /// Packets dropped because the queue, or the reader's socket buffer, was full.
+    /// Packets dropped because the queue was full.
     pub dropped: u64,
+    /// Packets dropped because the reader's socket buffer was full.
+    pub undelivered: u64,
     /// Packets ever queued.
     pub queued: u64,
 }
@@ -385,24 +392,14 @@ impl Queue {
             .map(str::parse)
             .collect::<Result<_, _>>()
             .context(line.to_owned())?;
-        let [
-            number,
-            _,
-            waiting,
-            _,
-            _,
-            queue_dropped,
-            user_dropped,
-            queued,
-            ..,
-        ] = numbers[..]
-        else {
+        let [number, _, waiting, _, _, dropped, undelivered, queued, ..] = numbers[..] else {
             bail!("not a queue: {line}");
         };
         Ok(Self {
             number,
             waiting,
-            dropped: queue_dropped + user_dropped,
+            dropped,
+            undelivered,
             queued,
         })
     }
@@ -410,9 +407,15 @@ impl Queue {
 
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
+        if std::env::var_os(evidence::FOLDER).is_some()
+            && let Ok(page) = get(&self.topology.firewall, 9642, "/metrics")
+        {
+            evidence::page(&page);
+        }
         // Already ended is as good as killed.
         drop(self.child.kill());
         drop(self.child.wait());
+        evidence::reasons(&self.logs);
         if std::thread::panicking() {
             let lines: Vec<String> = self
                 .logs

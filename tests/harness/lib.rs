@@ -9,9 +9,11 @@
 pub mod boot;
 pub mod capture;
 pub mod cloud;
+pub mod conntrack;
 pub mod counters;
 pub mod daemon;
 pub mod dns;
+pub mod evidence;
 pub mod flowlog;
 pub mod hello;
 pub mod image;

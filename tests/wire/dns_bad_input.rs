@@ -18,7 +18,7 @@ use crate::scene::isn;
 /// An honest name on its own port, so that what is wrong with the others can be told from a Postern that is.
 pub(crate) const HONEST: (&str, u16) = ("honest.allowed.example", 9_000);
 /// Where lies lead; nobody but the liar names it.
-const EVIL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 21);
+pub(crate) const EVIL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 21);
 
 /// Each name on a port of its own, so that a SYN to that port asks about that name and nothing else.
 pub(crate) fn inventory(names: &[(&str, u16)]) -> String {
@@ -58,8 +58,18 @@ pub(crate) struct Stage<'t> {
 
 impl<'t> Stage<'t> {
     pub(crate) fn new(lab: &'t Topology, dns: &DnsDouble, names: &[(&str, u16)]) -> Self {
+        Self::with(lab, dns, names, "")
+    }
+
+    /// The same with more lines in the table `[dns]` of the configuration.
+    pub(crate) fn with(
+        lab: &'t Topology,
+        dns: &DnsDouble,
+        names: &[(&str, u16)],
+        extra: &str,
+    ) -> Self {
         dns.set(HONEST.0, Answer::of([RECORDER.address(Family::V4)]));
-        let daemon = Daemon::asking(lab, &inventory(names), &[dns.address()], "").unwrap();
+        let daemon = Daemon::asking(lab, &inventory(names), &[dns.address()], extra).unwrap();
         Self {
             daemon,
             attacker: lab.attacker().unwrap(),
@@ -71,7 +81,7 @@ impl<'t> Stage<'t> {
 
     /// Dials as a kernel does, again and again until somebody answers, and asserts that no packet left towards the
     /// address; whether the answer was a refusal, and the reason the log gives.
-    fn dial(&self, what: &str, to: SocketAddr, limit: Duration) -> Option<String> {
+    pub(crate) fn dial(&self, what: &str, to: SocketAddr, limit: Duration) -> Option<String> {
         self.port.set(self.port.get() + 1);
         let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
         let local = SocketAddr::new(self.attacker.address(family), self.port.get());

@@ -9,6 +9,7 @@ use e2e::hello::ClientHello;
 use e2e::peer::{Recorder, Script};
 use e2e::topology::{RECORDER, Topology, WEB};
 use e2e::wait;
+use ipc::control::SourceState;
 
 use crate::scene::{EVIL_MARK, Scene, allowed, assert_echo, evil, finish};
 
@@ -105,6 +106,38 @@ both_families! {
             scene.assert_refused("the last good policy", &evil(), &["name_not_allowed"]);
         }
         scene.assert_never_left(EVIL_MARK);
+    }
+}
+
+both_families! {
+    /// Whoever publishes is gone, with its cloud: what it published last is enforced, over a restart as well.
+    fn publisher_gone_and_the_last_good_policy_is_enforced(family) {
+        let lab = Topology::new().unwrap();
+        let daemon = Daemon::without_policy(&lab).unwrap();
+        let mut publisher = daemon.publisher().unwrap();
+        publisher.source(SourceState::Current).unwrap();
+        publisher.publish(INVENTORY).unwrap();
+        drop(publisher);
+        let mut scene = Scene::around(&lab, family, daemon, Script::Tls);
+        let generation = scene.daemon.generation().unwrap();
+        let attacker = lab.attacker().unwrap();
+        let mut judged = attacker.connect(41_000, scene.recorder.address, 77).unwrap();
+        finish(&mut judged, &allowed());
+        for what in ["with nobody to publish", "after a restart"] {
+            scene.assert_allowed(what, &allowed());
+            scene.assert_refused(what, &evil(), &["name_not_allowed"]);
+            assert_echo(&mut judged, what.as_bytes());
+            assert_eq!(get(&lab.firewall, 1042, "/healthz").unwrap().trim(), "ok", "{what}");
+            assert_eq!(scene.daemon.generation().unwrap(), generation, "{what}");
+            let aging = || scene.daemon.metric("postern_policy_age_seconds").unwrap() > 0.0;
+            assert!(wait::holds(PATIENCE, aging), "nobody can tell how old the policy is, {what}");
+            scene.daemon.kill().unwrap();
+            scene.daemon.restart().unwrap();
+        }
+        scene.assert_never_left(EVIL_MARK);
+        let lines = || scene.daemon.status().unwrap()["spool"]["flow"]["lines"].as_u64().unwrap();
+        scene.assert_allowed("to the last", &allowed());
+        assert!(wait::holds(PATIENCE, || lines() > 0), "logs do not wait in the spool");
     }
 }
 
@@ -206,6 +239,43 @@ both_families! {
         assert!(wait::holds(PATIENCE, counted), "the overrun is not counted");
         assert!(scene.daemon.metric("postern_queue_drops_total").unwrap() > 0.0);
     }
+}
+
+/// As before, with packets so large that the buffer is full before the queue is, over which its thread receives them.
+#[test]
+fn full_socket_of_a_queue_and_others_are_served_after_it() {
+    let lab = Topology::new().unwrap();
+    let scene = Scene::new(&lab, e2e::topology::Family::V4);
+    let mut judged = scene.judged();
+    let flood = scene.connect();
+    let before = scene.payload_out().len();
+    let large = [&evil()[..], &[0; 1_100]].concat();
+    scene.daemon.pause().unwrap();
+    let dropped = || {
+        let queues = scene.daemon.queues().unwrap();
+        queues.iter().map(|queue| queue.undelivered).sum::<u64>()
+    };
+    let full = (0..200).any(|_| {
+        for _ in 0..500 {
+            flood.push(0, &large).unwrap();
+        }
+        dropped() > 0
+    });
+    assert!(full, "100,000 packets did not fill a socket");
+    scene.assert_nothing_new_leaves("with a full socket");
+    assert_eq!(
+        scene.payload_out().len(),
+        before,
+        "payload left past a full socket"
+    );
+    assert_echo(&mut judged, b"judged flows need no queue");
+    scene.daemon.resume().unwrap();
+    scene.assert_another_is_served("after the overrun");
+    scene.assert_never_left(EVIL_MARK);
+    let counted = || scene.daemon.metric("postern_queue_overruns_total").unwrap() > 0.0;
+    assert!(wait::holds(PATIENCE, counted), "the overrun is not counted");
+    let losses = &scene.daemon.status().unwrap()["losses"];
+    assert!(losses["packets_queue_full"].as_u64().unwrap() > 0);
 }
 
 both_families! {

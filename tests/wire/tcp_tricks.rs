@@ -226,3 +226,27 @@ both_families! {
         assert_eq!(scene.payload_out(), []);
     }
 }
+
+both_families! {
+    /// The server's answer went another way: what the client sends next is dropped, by the kernel or by us, and counted.
+    fn a_flow_of_which_one_side_is_seen_carries_nothing_and_is_counted(family) {
+        let lab = Topology::new().unwrap();
+        let scene = Scene::new(&lab, family);
+        let _silent = lab.puppet().unwrap();
+        let local = std::net::SocketAddr::new(scene.attacker.address(family), scene.fresh_port());
+        let mut tcp = e2e::raw::RawTcp::new(&scene.attacker, local, PUPPET.at(family, 443), 7);
+        tcp.put(&tcp.syn()).unwrap();
+        let of_it = |seen: &e2e::packet::Seen| seen.from.port() == local.port() && seen.to == tcp.remote;
+        assert!(scene.outside.wait_for(of_it).is_some(), "its SYN did not leave");
+        tcp.peer_next = 9_001;
+        tcp.put(&tcp.segment(0, flags::ACK, &[])).unwrap();
+        tcp.push(0, &evil()).unwrap();
+        // What answers a late segment of the server's, and is the only thing the kernel does not call invalid itself.
+        tcp.put(&tcp.segment(0, flags::RST, &[])).unwrap();
+        let counted = || scene.daemon.metric("postern_asymmetric_total").unwrap() > 0.0;
+        assert!(e2e::wait::holds(e2e::wait::PATIENCE, counted), "not counted");
+        scene.outside.settle(Duration::from_millis(50));
+        let left = scene.outside.matching(|seen| seen.from.port() == local.port() && seen.to == tcp.remote);
+        assert!(left.iter().all(|seen| seen.is_tcp(flags::SYN)), "{left:?}");
+    }
+}

@@ -80,7 +80,6 @@ impl Batch {
                 }
             }
             Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(Errno::ENOBUFS) => received.overrun = true,
             Err(errno) => return Err(errno),
         }
         received.datagrams = self.filled;

@@ -166,6 +166,20 @@ fn kernel_errors_are_told_apart() {
     ));
 }
 
+#[test]
+fn drops_are_read_from_the_kernels_table() {
+    let table = "    0   4711     3 2 65535     7     2    99  1\n    1   4711     0 2 65535     1     0    12  1\n";
+    let (queue, socket) = (8, 2);
+    assert_eq!(drops_of(table), Drops { queue, socket });
+    assert_eq!(drops_of("no table\n\n"), Drops::default());
+}
+
+#[test]
+fn a_queue_takes_more_packets_than_the_engine_holds() {
+    let queue = QueueOptions::default().max_packets as usize;
+    assert!(queue > inspect::Limits::default().segments);
+}
+
 proptest::proptest! {
     #[test]
     fn hostile_packets_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {

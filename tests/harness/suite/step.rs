@@ -97,6 +97,14 @@ impl Runner {
         Ok(())
     }
 
+    /// Runs a check as a step that passes or fails as a whole.
+    pub fn check(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.prepare(name, work)? {
+            self.total.add(Outcome::PASSED);
+        }
+        Ok(())
+    }
+
     /// Runs set-up as a step. It is no test: it is counted only when it fails.
     pub fn prepare(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> Result<bool> {
         announce(name)?;

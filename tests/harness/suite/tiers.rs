@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::{ROOT, Runner, cargo, nextest};
+use crate::evidence;
 use crate::image::build;
 use crate::prerequisites;
 
@@ -91,6 +92,17 @@ fn unit(runner: &mut Runner, long: bool) -> Result<()> {
         tests.env("PROPTEST_CASES", LONG_CASES);
     }
     runner.command("unit: tests", &mut tests)?;
+    for library in FUZZED {
+        let manifest = format!("firewall/{library}/fuzz/Cargo.toml");
+        let mut check = cargo();
+        check
+            .args(["check", "--quiet", "--bins", "--manifest-path", &manifest])
+            .arg("--target-dir")
+            .arg(super::target_dir()?)
+            // The fuzzer itself is C++, and not what is checked here.
+            .env("CUSTOM_LIBFUZZER_PATH", "/nowhere/libfuzzer.a");
+        runner.command(&format!("unit: fuzz targets of {library}"), &mut check)?;
+    }
     if long { fuzz(runner) } else { Ok(()) }
 }
 
@@ -115,7 +127,13 @@ fn wire(runner: &mut Runner, long: bool) -> Result<()> {
     if long {
         tests.env("E2E_LONG", "1");
     }
+    let folder = super::target_dir()?.join("suite/evidence");
+    evidence::begin(&folder)?;
+    tests.env(evidence::FOLDER, &folder);
     runner.command("wire: tests", &mut tests)?;
+    runner.check("wire: each reason and metric came up", || {
+        evidence::check(&folder)
+    })?;
     if long { endurance(runner) } else { Ok(()) }
 }
 
@@ -248,9 +266,12 @@ fn terraform(runner: &mut Runner) -> Result<()> {
     runner.command("terraform: tests", &mut tests)
 }
 
+/// Libraries with fuzz targets.
+const FUZZED: [&str; 3] = ["policy", "inspect", "ipc"];
+
 /// Every fuzz target for a minute.
 fn fuzz(runner: &mut Runner) -> Result<()> {
-    for library in ["policy", "inspect", "ipc"] {
+    for library in FUZZED {
         let folder = Path::new(ROOT).join("firewall").join(library).join("fuzz");
         let Ok(entries) = std::fs::read_dir(folder.join("fuzz_targets")) else {
             continue;

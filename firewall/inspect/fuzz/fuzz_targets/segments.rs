@@ -1,5 +1,5 @@
 //! Sequences of operations on a whole engine: packets of four connections in any class, cut
-//! and ordered as the input says, answers, time. Every packet gets exactly one verdict, memory
+//! and ordered as the input says, answers, time, policies. Every packet gets exactly one verdict, memory
 //! stays within its bounds and returns to nothing.
 #![no_main]
 
@@ -12,16 +12,22 @@ use libfuzzer_sys::fuzz_target;
 use policy::inventory::{self, Scope};
 use policy::{Name, Snapshot};
 
-static POLICY: LazyLock<Snapshot> = LazyLock::new(|| {
-    let text = "[[group]]\nid = \"g\"\n\
+/// One after the other in force; each refuses what the other allows.
+static POLICIES: LazyLock<[Snapshot; 2]> = LazyLock::new(|| [443, 22].map(policy));
+
+/// TLS is allowed on this port, SSH on 22.
+fn policy(port: u16) -> Snapshot {
+    let text = format!(
+        "[[group]]\nid = \"g\"\n\
         [[group.rule]]\ndescription = \"postern:tls:api.example.com,*.example.org\"\n\
-        protocol = \"tcp\"\nports = \"443\"\n\
+        protocol = \"tcp\"\nports = \"{port}\"\n\
         [[group.rule]]\ndescription = \"postern:ssh:git.example.com\"\n\
         protocol = \"tcp\"\nports = \"22\"\n\
-        [[client]]\naddress = \"10.0.0.1\"\ninstance = \"i\"\ngroups = [\"g\"]\n";
-    let draft = inventory::read(text, Scope::Whole, &mut |_| Err("none".to_owned()));
-    Snapshot::compile(draft.unwrap(), 1).unwrap()
-});
+        [[client]]\naddress = \"10.0.0.1\"\ninstance = \"i\"\ngroups = [\"g\"]\n"
+    );
+    let draft = inventory::read(&text, Scope::Whole, &mut |_| Err("none".to_owned()));
+    Snapshot::compile(draft.unwrap(), port.into()).unwrap()
+}
 static NAMES: LazyLock<[Name; 2]> = LazyLock::new(|| {
     ["api.example.com", "git.example.com"].map(|name| Name::parse(name.as_bytes()).unwrap())
 });
@@ -50,11 +56,12 @@ struct World {
     now: Time,
     held: HashSet<u32>,
     next: u32,
+    policy: usize,
 }
 
 impl World {
     fn call(&mut self, what: impl FnOnce(&mut Inspector, &Env<'_>)) {
-        let env = Env { now: self.now, policy: &POLICY, bindings: &Directory };
+        let env = Env { now: self.now, policy: &POLICIES[self.policy], bindings: &Directory };
         what(&mut self.inspector, &env);
         while let Some(output) = self.inspector.poll_output() {
             if let Output::Verdict { token, .. } = output {
@@ -81,7 +88,7 @@ impl World {
 /// One step: operation, connection, offset, flags, then payload by its length.
 fn step(world: &mut World, header: &[u8; 6], payload: &[u8]) {
     let [operation, connection, high, low, flags, _] = *header;
-    let class = match operation % 10 {
+    let class = match operation % 12 {
         0 => Class::Syn,
         1 => Class::StaleSyn,
         2 => Class::SynAck,
@@ -98,6 +105,15 @@ fn step(world: &mut World, header: &[u8; 6], payload: &[u8]) {
                 ipv6: flags & 4 != 0,
             };
             return world.call(|inspector, env| inspector.handle_answer(env, &sought, answer));
+        }
+        9 => {
+            world.policy = usize::from(flags % 2);
+            return world.call(Inspector::handle_policy);
+        }
+        10 => {
+            return world.call(|inspector, env| {
+                assert!(inspector.handle_backlog(env) <= inspect::REJUDGED_AT_ONCE);
+            });
         }
         _ => return world.wait(u64::from(low) * 64),
     };
@@ -133,7 +149,7 @@ fuzz_target!(|input: &[u8]| {
     let limits = Limits { bytes: 1 << 20, ..Limits::default() };
     let now = Time { mono_ms: 1_000, unix_ms: 1_795_305_600_000 };
     let inspector = Inspector::new(limits);
-    let mut world = World { inspector, now, held: HashSet::new(), next: 0 };
+    let mut world = World { inspector, now, held: HashSet::new(), next: 0, policy: 0 };
     let mut rest = input;
     while let Some((header, tail)) = rest.split_first_chunk::<6>() {
         let (payload, tail) = tail.split_at(usize::from(header[5]).min(tail.len()));
