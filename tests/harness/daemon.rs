@@ -217,6 +217,12 @@ impl<'t> Daemon<'t> {
         self.signal("-CONT")
     }
 
+    /// Asks it to end, as systemd does, and waits; how it did.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        self.signal("-TERM")?;
+        self.ended()
+    }
+
     fn signal(&self, signal: &str) -> Result<()> {
         let pid = self.child.id().to_string();
         self.topology

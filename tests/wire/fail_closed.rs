@@ -97,6 +97,30 @@ both_families! {
 }
 
 both_families! {
+    /// What was decided is on disk, judged flows go on, and the way stays shut for all others.
+    fn a_clean_stop_loses_no_line_and_no_judged_flow_and_nothing_new_leaves(family) {
+        let lab = Topology::new().unwrap();
+        let mut scene = Scene::new(&lab, family);
+        let attacker = lab.attacker().unwrap();
+        let mut judged = attacker.connect(41_000, scene.recorder.address, 77).unwrap();
+        finish(&mut judged, &allowed());
+        let half = attacker.connect(41_001, scene.recorder.address, 78).unwrap();
+        half.push(0, &evil()[..40]).unwrap();
+        let status = scene.daemon.stop().unwrap();
+        assert!(status.success(), "{status}\n{}", scene.daemon.output());
+        let lines = scene.daemon.logs().matching(&[("spt", "41000"), ("cat", "client"), ("outcome", "allowed")]);
+        assert_eq!(lines.len(), 1, "the line of a judged flow");
+        half.push(40, &evil()[40..]).unwrap();
+        scene.assert_nothing_new_leaves("after a clean stop");
+        assert_echo(&mut judged, b"with nobody there");
+        scene.daemon.restart().unwrap();
+        assert_echo(&mut judged, b"with somebody again");
+        scene.assert_another_is_served("after the stop");
+        scene.assert_never_left(EVIL_MARK);
+    }
+}
+
+both_families! {
     /// Between death and restart a SYN is not answered; its retransmission is.
     fn a_connection_begun_while_the_daemon_is_dead_waits(family) {
         let lab = Topology::new().unwrap();

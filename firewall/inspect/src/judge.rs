@@ -101,11 +101,12 @@ pub(crate) fn ssh_candidates(env: &Env<'_>, key: &FlowKey) -> (Vec<Candidate>, O
 }
 
 /// Names by which the client may reach SSH servers, as far as the destination is one of them.
+/// However many names the address bears, no more than some thousand are looked at, and 64 found.
 ///
 /// Asked from the client's side, whose SSH names are few, not from the address's, which may bear
 /// ten thousand names of others. Only where more than exact names open the port are the address's
 /// names walked, for those that a pattern covers.
-fn ssh_names(env: &Env<'_>, key: &FlowKey) -> BTreeSet<Name> {
+pub fn ssh_names(env: &Env<'_>, key: &FlowKey) -> BTreeSet<Name> {
     let (addr, port) = (key.server.ip(), key.server.port());
     let Some(client) = env.policy.client(key.client.ip()) else {
         return BTreeSet::new();

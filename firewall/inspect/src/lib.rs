@@ -51,6 +51,7 @@ pub use detect::{Detected, detect};
 pub use env::{Answer, Bindings, Env, Known, Sought, Time};
 pub use flow::FlowKey;
 pub use inspector::Inspector;
+pub use judge::ssh_names;
 pub use limits::Limits;
 pub use output::{Class, Output, Query, Reset, Verdict, Why};
 pub use progress::{Framed, Progress};

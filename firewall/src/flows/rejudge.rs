@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use inspect::{Bindings, FlowRecord, Outcome};
+use inspect::{Bindings, Env, FlowKey, FlowRecord, Outcome, ssh_names};
 use policy::preferences::{FlowLogVerbosity, OnPolicyChange};
 use policy::{AppProto, Ask, Date, Name, Reason, Snapshot, Transport};
 
@@ -237,8 +237,16 @@ impl Follower {
             store: &self.settings.bindings,
             policy,
         };
+        let env = Env {
+            now,
+            policy,
+            bindings: &bindings,
+        };
+        let (client, server) = (key.client, key.server);
         let bound_now = |each: &mut dyn FnMut(&Name)| {
-            bindings.names_of(key.server.ip(), now, each);
+            ssh_names(&env, &FlowKey { client, server })
+                .iter()
+                .for_each(each);
         };
         let may_be_bound = bindings.is_global(key.server.ip());
         is_allowed(policy, key, flow, date, may_be_bound, &bound_now)
@@ -266,7 +274,7 @@ fn ended_by(policy: &Snapshot, record: &FlowRecord) -> FlowRecord {
     }
 }
 
-/// Calls its argument with every name that is bound to a flow's destination now.
+/// Calls its argument with names by which an SSH flow may reach its destination now.
 pub(super) type BoundNow<'a> = &'a dyn Fn(&mut dyn FnMut(&Name));
 
 /// Whether a policy lets a live flow go on.

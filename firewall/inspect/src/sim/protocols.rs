@@ -328,6 +328,21 @@ fn an_ssh_name_is_found_among_hundreds_of_others_of_its_address() {
     }
 }
 
+/// Who owns a zone makes up names of it as it likes.
+#[test]
+fn names_an_ssh_flow_is_judged_by_are_few_however_many_its_address_bears() {
+    let rules = [("postern:ssh:*.example.com", "tcp", "22")];
+    let mut world = World::new(snapshot(&rules, "", 1));
+    for index in 0..5_000 {
+        world.bind(&format!("a{index:04}.example.com"), "203.0.113.22");
+    }
+    let conn = Conn::ssh();
+    let (client, server) = (conn.client, conn.server);
+    let mut names = 0;
+    world.call(|_, env| names = crate::ssh_names(env, &FlowKey { client, server }).len());
+    assert_eq!(names, 64);
+}
+
 #[test]
 fn a_pinned_host_key_must_match() {
     let right = policy::HostKeyPin::of_key(&ssh_host_key()).to_string();
