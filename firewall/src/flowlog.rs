@@ -5,7 +5,6 @@
 //! them to standard output. A full or broken disk loses lines, counted, and nothing else.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,18 +12,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use inspect::{Category, FlowRecord, Outcome};
-use ipc::record::{
-    ConfigCat, ConfigDetailV1, ConfigLineV1, EndLineV1, FlowCat, FlowLineV1, FlowOutcome, Stream,
-    Text, Timestamp, append_line,
-};
-use policy::AppProto;
-use serde::Serialize;
+use inspect::FlowRecord;
+use ipc::record::{ConfigCat, ConfigDetailV1, ConfigLineV1, Stream, Text, Timestamp, append_line};
 
 use crate::clock::unix_ms;
 
+mod line;
 mod spool;
 
+pub use line::{flow_line, write_object, write_socket};
 pub use spool::{Evicted, Segment, Spool};
 
 /// Where records go; one per packet thread, cheap to clone.
@@ -52,7 +48,7 @@ pub struct LogCounts {
 /// Something for the log thread.
 #[derive(Debug)]
 enum Entry {
-    Flow(Box<FlowRecord>),
+    Flow(Arc<FlowRecord>),
     End(Box<EndRecord>),
     Config(Box<ConfigLineV1>),
     Shipped(Stream, u64),
@@ -77,7 +73,7 @@ pub struct StreamSize {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndRecord {
     /// The flow's own `client` record.
-    pub flow: FlowRecord,
+    pub flow: Arc<FlowRecord>,
     /// When it ended, milliseconds since the Unix epoch.
     pub unix_ms: u64,
     /// Bytes from the client, IP headers included.
@@ -144,7 +140,7 @@ pub fn start(
 
 impl FlowLog {
     /// Hands over a flow record; never waits. A full channel loses it, counted.
-    pub fn flow(&self, record: Box<FlowRecord>) {
+    pub fn flow(&self, record: Arc<FlowRecord>) {
         if record.suppressed > 0 {
             self.counts
                 .suppressed
@@ -293,13 +289,13 @@ impl Writer {
     /// Turns an entry into a line of the batch; true for the order to stop.
     fn take(&mut self, entry: Entry, batch: &mut Batch) -> bool {
         match entry {
-            Entry::Flow(record) => {
-                batch.push(Stream::Flow, &flow_line(&record, &self.appliance));
-            }
-            Entry::End(record) => {
-                batch.push(Stream::End, &end_line(&record, &self.appliance));
-            }
-            Entry::Config(line) => batch.push(Stream::Config, &line),
+            Entry::Flow(record) => batch.push(Stream::Flow, |lines| {
+                line::write_flow(lines, &record, self.appliance.as_str());
+            }),
+            Entry::End(record) => batch.push(Stream::End, |lines| {
+                line::write_end(lines, &record, self.appliance.as_str());
+            }),
+            Entry::Config(line) => batch.push_config(&line),
             Entry::Shipped(stream, segment) => {
                 let deleted = self.spool.shipped(stream, segment);
                 self.note_disk(deleted);
@@ -374,7 +370,7 @@ impl Writer {
                 appliance: self.appliance.clone(),
             };
             let mut batch = Batch::default();
-            batch.push(Stream::Config, &line);
+            batch.push_config(&line);
             self.write(&batch);
         }
     }
@@ -408,82 +404,20 @@ impl Batch {
         }
     }
 
-    fn push<T: Serialize>(&mut self, stream: Stream, record: &T) {
-        let Some((lines, count)) = self.streams.get_mut(spool::index(stream)) else {
-            return;
-        };
-        match append_line(lines, record) {
-            Ok(()) => *count = count.saturating_add(1),
-            Err(error) => tracing::error!(%error, "a record that is no JSON"),
+    /// Adds the line that `write` appends.
+    fn push(&mut self, stream: Stream, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some((lines, count)) = self.streams.get_mut(spool::index(stream)) {
+            write(lines);
+            *count = count.saturating_add(1);
         }
     }
-}
 
-/// A record in the words of the published schema.
-pub fn flow_line(record: &FlowRecord, appliance: &Text) -> FlowLineV1 {
-    let text = |value: &Arc<str>| Text::from(value);
-    let (outcome, reason) = match record.outcome {
-        Outcome::Allowed => {
-            let gid = record.gid.as_ref().map(text);
-            (FlowOutcome::Allowed, gid.unwrap_or_else(|| Text::from("")))
-        }
-        Outcome::Disallowed(reason) => (FlowOutcome::Disallowed, Text::from(reason.as_str())),
-    };
-    let server = match record.category {
-        Category::Client => record.dst,
-        Category::Server => record.src,
-    };
-    let dhost = record.dhost.as_ref().map(text);
-    let see_thru = record.see_thru.as_ref();
-    let http = record.http.as_ref();
-    let (src, dst): (SocketAddr, SocketAddr) = (record.src, record.dst);
-    FlowLineV1 {
-        time: Timestamp::from_unix_ms(record.unix_ms),
-        cat: match record.category {
-            Category::Client => FlowCat::Client,
-            Category::Server => FlowCat::Server,
-        },
-        outcome,
-        reason,
-        dhost: dhost.unwrap_or_else(|| Text::from(server.ip().to_string())),
-        src: src.ip(),
-        spt: src.port(),
-        dst: dst.ip(),
-        dpt: dst.port(),
-        proto: Text::from(record.proto.as_str()),
-        proto_v: (!record.proto_v.is_empty()).then(|| Text::from(record.proto_v)),
-        instance: record.instance.as_ref().map(text),
-        gid: record.gid.as_ref().map(text),
-        rule: record.rule.as_ref().map(text),
-        generation: record.generation,
-        policy_id: text(&record.policy_id),
-        appliance: appliance.clone(),
-        pqc: (record.proto == AppProto::Tls).then_some(record.pqc),
-        rescued: record.rescued.then_some(true),
-        see_thru_exerted: see_thru.map(|see_thru| see_thru.exerted),
-        see_thru_gid: see_thru.map(|see_thru| text(&see_thru.gid)),
-        see_thru_days_remaining: see_thru.map(|see_thru| see_thru.days_remaining),
-        would_reason: record
-            .would_reason
-            .map(|reason| Text::from(reason.as_str())),
-        http_method: http.map(|http| Text::from(&*http.method)),
-        http_path: http.map(|http| Text::from(&*http.path)),
-        http_user_agent: http.map(|http| Text::from(&*http.user_agent)),
-        http_code: http.and_then(|http| http.code),
-    }
-}
-
-fn end_line(record: &EndRecord, appliance: &Text) -> EndLineV1 {
-    let mut flow = flow_line(&record.flow, appliance);
-    flow.cat = FlowCat::End;
-    flow.time = Timestamp::from_unix_ms(record.unix_ms);
-    EndLineV1 {
-        flow,
-        bytes_out: record.bytes_out,
-        bytes_in: record.bytes_in,
-        packets_out: record.packets_out,
-        packets_in: record.packets_in,
-        duration_ms: record.duration_ms,
+    fn push_config(&mut self, line: &ConfigLineV1) {
+        self.push(Stream::Config, |lines| {
+            if let Err(error) = append_line(lines, line) {
+                tracing::error!(%error, "a record that is no JSON");
+            }
+        });
     }
 }
 

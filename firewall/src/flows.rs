@@ -47,7 +47,7 @@ use table::{FlowTable, Key, Taken};
 #[derive(Debug)]
 pub enum FlowEvent {
     /// A flow was allowed; its `client` record.
-    Allowed(Box<FlowRecord>),
+    Allowed(Arc<FlowRecord>),
     /// A new policy is published: as soon as no queue thread judges by an older one, end what it
     /// refuses, then say how many.
     Rejudge(Arc<Snapshot>, SyncSender<usize>),
@@ -210,7 +210,7 @@ impl Follower {
         let known = self.ledger.recover();
         let count = known.len();
         for record in known {
-            self.remember(Box::new(record), true);
+            self.remember(Arc::new(record), true);
         }
         // Whatever of them is gone by now has had its event, or never will.
         self.compare_at = Some(Instant::now() + SETTLED);
@@ -263,7 +263,7 @@ impl Follower {
     }
 
     /// Takes in an allowed flow; `kept` when the ledger has it.
-    fn remember(&mut self, record: Box<FlowRecord>, kept: bool) {
+    fn remember(&mut self, record: Arc<FlowRecord>, kept: bool) {
         match self.flows.insert(record) {
             Some(flow) if !kept => self.ledger.add(flow),
             Some(_) => {}
@@ -316,7 +316,7 @@ impl Follower {
         self.forget(lost);
         self.ledger.remove(&key, self.flows.contains(&key));
         if let Some(record) = record.filter(|record| record.logged) {
-            let end = self.timeouts.end_of(*record, entry, stop_ms);
+            let end = self.timeouts.end_of(record, entry, stop_ms);
             self.settings.log.end(Box::new(end));
         }
     }

@@ -573,7 +573,7 @@ impl Worker {
     }
 
     /// Counts a decision, and has an allowed flow remembered until it ends.
-    fn note(&self, record: &FlowRecord) {
+    fn note(&self, record: &Arc<FlowRecord>) {
         self.surroundings.tally.count(&record.outcome);
         let allowed_claim = record.is_allowed() && record.category == Category::Client;
         if allowed_claim {
@@ -593,7 +593,7 @@ impl Worker {
             if !self
                 .surroundings
                 .flows
-                .send(FlowEvent::Allowed(Box::new(record.clone())))
+                .send(FlowEvent::Allowed(Arc::clone(record)))
             {
                 self.surroundings.tally.count_flows_forgotten(1);
                 self.surroundings.log.note_unseen(Stream::End, 1);
@@ -601,7 +601,7 @@ impl Worker {
         }
     }
 
-    fn log(&self, record: Box<FlowRecord>, policy: &Snapshot) {
+    fn log(&self, record: Arc<FlowRecord>, policy: &Snapshot) {
         let wanted = match policy.preferences().flow_log_verbosity {
             FlowLogVerbosity::Full => true,
             FlowLogVerbosity::Sessions => {

@@ -77,19 +77,20 @@ impl Inspector {
         key: &FlowKey,
         ruling: &Ruling,
         facts: &Facts,
-    ) -> Option<Box<FlowRecord>> {
+    ) -> Option<Arc<FlowRecord>> {
         let record = self.record(env, key, Category::Client, ruling, facts)?;
         if env.policy.preferences().flow_log_verbosity != FlowLogVerbosity::Sessions {
             self.outputs.push_back(Output::Record(record));
             return None;
         }
-        self.outputs.push_back(Output::Claimed(record.clone()));
+        self.outputs.push_back(Output::Claimed(Arc::clone(&record)));
         Some(record)
     }
 
     /// Logs the line that a claim has been waiting with, with what the server chose.
-    pub(crate) fn log_session(&mut self, session: Option<Box<FlowRecord>>, server: &Facts) {
-        let Some(mut record) = session else { return };
+    pub(crate) fn log_session(&mut self, session: Option<Arc<FlowRecord>>, server: &Facts) {
+        let Some(mut shared) = session else { return };
+        let record = Arc::make_mut(&mut shared);
         if !server.proto_v.is_empty() {
             record.proto_v = server.proto_v;
         }
@@ -100,7 +101,7 @@ impl Inspector {
         if server.http.is_some() {
             record.http.clone_from(&server.http);
         }
-        self.outputs.push_back(Output::Session(record));
+        self.outputs.push_back(Output::Session(shared));
     }
 
     /// Logs a claim that no server has answered.
@@ -126,7 +127,7 @@ impl Inspector {
         category: Category,
         ruling: &Ruling,
         facts: &Facts,
-    ) -> Option<Box<FlowRecord>> {
+    ) -> Option<Arc<FlowRecord>> {
         let mut suppressed = 0;
         if !ruling.is_allowed() {
             self.counters.refused = self.counters.refused.wrapping_add(1);
@@ -145,7 +146,7 @@ impl Inspector {
         } else {
             (key.server, key.client)
         };
-        Some(Box::new(FlowRecord {
+        Some(Arc::new(FlowRecord {
             unix_ms: env.now.unix_ms,
             category,
             outcome: ruling.outcome,

@@ -8,6 +8,8 @@
 //! until the server acknowledges them with a packet that carries payload, so an upload of
 //! more than is kept for one direction (64 KiB) before the answer begins is `hello_too_big`.
 
+use std::sync::Arc;
+
 use policy::Reason;
 
 use crate::claim::Claim;
@@ -37,7 +39,7 @@ pub(crate) struct HttpFlow {
     requests: usize,
     answered: bool,
     /// The first request's line, where it waits for its answer.
-    pub(crate) session: Option<Box<FlowRecord>>,
+    pub(crate) session: Option<Arc<FlowRecord>>,
 }
 
 /// What a request head is refused for, or the size of the body that follows it.
@@ -72,7 +74,7 @@ impl HttpFlow {
     pub(crate) const fn new(
         ruling: Ruling,
         facts: Facts,
-        session: Option<Box<FlowRecord>>,
+        session: Option<Arc<FlowRecord>>,
     ) -> Self {
         Self {
             ruling,

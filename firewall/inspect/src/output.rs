@@ -1,6 +1,7 @@
 //! What the [`Inspector`](crate::Inspector) wants done.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::env::Sought;
 use crate::flow::FlowKey;
@@ -105,11 +106,11 @@ pub enum Output {
     /// De-duplicated and at most ten a second.
     UnknownClient(IpAddr),
     /// Log a flow line.
-    Record(Box<FlowRecord>),
+    Record(Arc<FlowRecord>),
     /// A client's claim was allowed while `flow_log_verbosity` is `sessions`. To be remembered like
     /// any other; its line is the [`Output::Session`] that follows when the server has answered, or
     /// when the flow ends without that. A flow that is refused after all has its refusal's line.
-    Claimed(Box<FlowRecord>),
+    Claimed(Arc<FlowRecord>),
     /// Log the one line of a flow: the client's claim with what the server chose.
-    Session(Box<FlowRecord>),
+    Session(Arc<FlowRecord>),
 }

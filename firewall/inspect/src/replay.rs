@@ -360,7 +360,7 @@ impl Replay {
                             seen.over = true;
                         }
                     }
-                    self.records.push(*record);
+                    self.records.push(Arc::unwrap_or_clone(record));
                 }
             }
         }

@@ -198,7 +198,9 @@ impl World {
                 Output::Unanswered(key) => self.unanswered.push(key),
                 Output::Query(query) => self.queries.push(query),
                 Output::UnknownClient(addr) => self.unknown.push(addr),
-                Output::Record(record) | Output::Session(record) => self.records.push(*record),
+                Output::Record(record) | Output::Session(record) => {
+                    self.records.push(Arc::unwrap_or_clone(record));
+                }
                 Output::Claimed(_) => {}
             }
         }

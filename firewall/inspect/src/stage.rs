@@ -8,6 +8,8 @@
 //! A stage is consumed by value to make the next, so a flow cannot fall back, and the only
 //! way to a judged flow leads through the answer of the server.
 
+use std::sync::Arc;
+
 use crate::claim::Claim;
 use crate::flow::{FlowKey, Side};
 use crate::http_flow::HttpFlow;
@@ -74,7 +76,7 @@ pub(crate) struct Conversing {
     pub(crate) protected_client: bool,
     pub(crate) protected_server: bool,
     /// The client's line, where it waits for the server's answer.
-    pub(crate) session: Option<Box<FlowRecord>>,
+    pub(crate) session: Option<Arc<FlowRecord>>,
 }
 
 /// One direction.

@@ -1,13 +1,16 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use ipc::record::to_line;
-use policy::Reason;
+use inspect::{Category, Outcome};
+use ipc::record::{FlowLineV1, to_line};
+use policy::{AppProto, Reason};
+
+use super::line::end_line;
 
 use super::*;
 
-fn record(outcome: Outcome) -> Box<FlowRecord> {
-    Box::new(FlowRecord {
+fn record(outcome: Outcome) -> Arc<FlowRecord> {
+    Arc::new(FlowRecord {
         unix_ms: 1_790_000_000_042,
         category: Category::Client,
         outcome,
@@ -109,7 +112,7 @@ fn lines_reach_the_spool_in_order_and_stop_closes_the_segment() {
     let (log, thread) = start(dir.path(), 1 << 30, settings(1_024)).unwrap();
     for generation in 0..100 {
         let mut record = record(Outcome::Allowed);
-        record.generation = generation;
+        Arc::make_mut(&mut record).generation = generation;
         log.flow(record);
     }
     thread.stop();
@@ -141,7 +144,7 @@ fn disk_that_refuses_loses_lines_counted_and_nothing_else() {
 #[test]
 fn end_line_is_the_client_line_with_counts() {
     let end = EndRecord {
-        flow: *record(Outcome::Allowed),
+        flow: record(Outcome::Allowed),
         unix_ms: 1_790_000_002_000,
         bytes_out: 1,
         bytes_in: 2,

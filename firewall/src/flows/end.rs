@@ -1,5 +1,7 @@
 //! From a removed entry to the `end` line.
 
+use std::sync::Arc;
+
 use inspect::FlowRecord;
 
 use super::table::{ICMP, ICMPV6, TCP, UDP};
@@ -56,7 +58,7 @@ impl TimeOuts {
     }
 
     /// The end of a flow whose entry was removed at `stop_ms`.
-    pub(super) fn end_of(&self, flow: FlowRecord, entry: &Entry, stop_ms: u64) -> EndRecord {
+    pub(super) fn end_of(&self, flow: Arc<FlowRecord>, entry: &Entry, stop_ms: u64) -> EndRecord {
         let unix_ms = stop_ms.saturating_sub(self.idle_ms(entry));
         let started_ms = match entry.timestamps.start_ns / 1_000_000 {
             0 => flow.unix_ms,

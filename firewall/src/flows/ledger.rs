@@ -18,7 +18,7 @@ use policy::Transport;
 use serde::{Deserialize, Serialize};
 
 use super::table::{FlowTable, Key};
-use crate::flowlog::flow_line;
+use crate::flowlog::{write_object, write_socket};
 
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -102,8 +102,7 @@ impl Ledger {
             return;
         }
         let key = Key::of_record(record);
-        let line = Line::Flow(Box::new(kept(&key, record)));
-        self.push(&line);
+        self.push_flow(&key, record);
         self.live.insert(key);
     }
 
@@ -113,7 +112,7 @@ impl Ledger {
         if again || !self.live.remove(key) {
             return;
         }
-        self.push(&Line::End(key.protocol, key.client, key.server));
+        self.push_end(key);
     }
 
     /// Hands to the kernel what was added since; from there it survives the process.
@@ -150,7 +149,7 @@ impl Ledger {
                 && self.live.len() < FLOWS_MAX
             {
                 self.live.insert(*key);
-                self.push(&Line::Flow(Box::new(kept(key, record))));
+                self.push_flow(key, record);
             }
         }
         let content = std::mem::take(&mut self.pending);
@@ -174,11 +173,37 @@ impl Ledger {
         Ok(())
     }
 
-    fn push(&mut self, line: &Line) {
-        match serde_json::to_writer(&mut self.pending, line) {
-            Ok(()) => self.pending.push(b'\n'),
-            Err(error) => tracing::error!(%error, "a flow that is no JSON"),
+    /// Writes [`Line::Flow`] as `serde` would: it is written for every connection, and read after a restart only.
+    fn push_flow(&mut self, key: &Key, record: &FlowRecord) {
+        let out = &mut self.pending;
+        out.extend_from_slice(b"{\"flow\":{\"protocol\":");
+        out.extend_from_slice(itoa::Buffer::new().format(key.protocol).as_bytes());
+        out.extend_from_slice(b",\"line\":");
+        write_object(out, record, "");
+        out.push(b'}');
+        if let Some(also) = &record.also {
+            out.extend_from_slice(b",\"also\":");
+            let names: Vec<&str> = also.iter().map(|name| &**name).collect();
+            if let Err(error) = serde_json::to_writer(&mut *out, &names) {
+                tracing::error!(%error, "names that are no JSON");
+            }
         }
+        if !record.logged {
+            out.extend_from_slice(b",\"unlogged\":true");
+        }
+        out.extend_from_slice(b"}}\n");
+    }
+
+    /// Writes [`Line::End`].
+    fn push_end(&mut self, key: &Key) {
+        let out = &mut self.pending;
+        out.extend_from_slice(b"{\"end\":[");
+        out.extend_from_slice(itoa::Buffer::new().format(key.protocol).as_bytes());
+        out.push(b',');
+        write_socket(out, key.client);
+        out.push(b',');
+        write_socket(out, key.server);
+        out.extend_from_slice(b"]}\n");
     }
 
     /// Says the first of a row of failures.
@@ -226,16 +251,6 @@ fn read(file: File, boot: &str) -> BTreeMap<(u64, usize), KeptFlow> {
         .into_values()
         .map(|(number, flow)| ((flow.line.time.unix_ms(), number), flow))
         .collect()
-}
-
-fn kept(key: &Key, record: &FlowRecord) -> KeptFlow {
-    let also = record.also.iter().flat_map(|names| names.iter());
-    KeptFlow {
-        protocol: key.protocol,
-        line: flow_line(record, &Text::from_static("")),
-        also: also.map(|name| name.to_string()).collect(),
-        unlogged: !record.logged,
-    }
 }
 
 /// The record again. `None` when a later build wrote a word this one does not know.

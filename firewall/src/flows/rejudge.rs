@@ -159,7 +159,7 @@ impl Follower {
             if let Some(record) = &flow.record
                 && policy.preferences().flow_log_verbosity != FlowLogVerbosity::None
             {
-                self.settings.log.flow(Box::new(ended_by(policy, record)));
+                self.settings.log.flow(Arc::new(ended_by(policy, record)));
             }
         }
         if key.protocol == TCP {

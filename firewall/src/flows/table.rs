@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use inspect::{FlowKey, FlowRecord};
 use policy::Transport;
@@ -70,7 +71,7 @@ impl Key {
 #[derive(Debug)]
 pub(super) struct Flow {
     /// `None` when nobody knows what it was allowed for.
-    pub(super) record: Option<Box<FlowRecord>>,
+    pub(super) record: Option<Arc<FlowRecord>>,
     /// It is being ended.
     pub(super) ending: bool,
 }
@@ -79,7 +80,7 @@ pub(super) struct Flow {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Taken {
     /// The flow's record.
-    pub(super) record: Option<Box<FlowRecord>>,
+    pub(super) record: Option<Arc<FlowRecord>>,
     /// Earlier flows of these ends whose own end was never seen.
     pub(super) lost: u64,
 }
@@ -90,7 +91,7 @@ pub(super) struct FlowTable {
     flows: HashMap<Key, Flow>,
     /// Records of flows whose ends are in use again before their end was heard of: events and
     /// records come by two ways, and either may be ahead.
-    earlier: HashMap<Key, Vec<FlowRecord>>,
+    earlier: HashMap<Key, Vec<Arc<FlowRecord>>>,
     /// How many records that is.
     waiting: usize,
     /// Records given up for want of room, whose connection has no other.
@@ -138,7 +139,7 @@ impl FlowTable {
     /// Takes in an allowed flow; its record, or `None` when there is no room.
     ///
     /// A connection of plain HTTP is allowed once per request. Its record is that of the newest.
-    pub(super) fn insert(&mut self, record: Box<FlowRecord>) -> Option<&FlowRecord> {
+    pub(super) fn insert(&mut self, record: Arc<FlowRecord>) -> Option<&FlowRecord> {
         let key = Key::of_record(&record);
         if self.flows.len() >= self.max && !self.flows.contains_key(&key) {
             return None;
@@ -154,13 +155,13 @@ impl FlowTable {
         }) = self.flows.insert(key, fresh)
             && (key.protocol == TCP || allowed_ms.saturating_sub(before.unix_ms) > SAME_FLOW_MS)
         {
-            self.keep_earlier(key, *before);
+            self.keep_earlier(key, before);
         }
         self.flows.get(&key)?.record.as_deref()
     }
 
     /// Keeps the record of a flow whose ends are in use again, with as many others as there is room for.
-    fn keep_earlier(&mut self, key: Key, before: FlowRecord) {
+    fn keep_earlier(&mut self, key: Key, before: Arc<FlowRecord>) {
         let earlier = self.earlier.entry(key).or_default();
         earlier.push(before);
         self.waiting = self.waiting.saturating_add(1);
@@ -230,7 +231,7 @@ impl FlowTable {
             self.earlier.insert(*key, later);
         }
         // Requests of one connection, or a connection whose event is lost: the newest is the one.
-        let record = record.or_else(|| ended.pop().map(Box::new));
+        let record = record.or_else(|| ended.pop());
         let same_connection = |before: &FlowRecord| before.http.is_some();
         let lost = ended.iter().filter(|before| !same_connection(before));
         Taken {

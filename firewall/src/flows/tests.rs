@@ -30,7 +30,7 @@ fn policy(inventory: &str) -> Snapshot {
 fn flow(name: Option<&str>) -> (Key, Flow) {
     let record = record(name);
     let key = Key::of_record(&record);
-    let record = Some(Box::new(record));
+    let record = Some(Arc::new(record));
     let ending = false;
     (key, Flow { record, ending })
 }
@@ -97,7 +97,7 @@ fn flow_ends_when_its_port_its_group_or_its_client_goes() {
 fn flow_ends_when_another_instance_has_its_address_even_with_the_same_groups() {
     let (key, mut other) = flow(Some("api.example.org"));
     let mut opened_by = |instance: &str| {
-        other.record.as_mut().unwrap().instance = Some(Arc::from(instance));
+        Arc::make_mut(other.record.as_mut().unwrap()).instance = Some(Arc::from(instance));
         goes_on(INVENTORY, &key, &other)
     };
     let now = policy(INVENTORY);
@@ -130,7 +130,7 @@ fn ssh_flow_goes_on_while_any_name_it_was_or_is_bound_to_is_allowed() {
     let inventory = INVENTORY.replace("tls:api", "ssh:api");
     let (key, mut flow) = flow(Some("aaa.example.org"));
     let date = Date::from_unix_ms(0);
-    let record = flow.record.as_mut().unwrap();
+    let record = Arc::make_mut(flow.record.as_mut().unwrap());
     record.proto = AppProto::Ssh;
     assert!(!goes_on(&inventory, &key, &flow));
     let now = Name::parse(b"api.example.org").unwrap();
@@ -142,7 +142,7 @@ fn ssh_flow_goes_on_while_any_name_it_was_or_is_bound_to_is_allowed() {
         true,
         &|each| each(&now)
     ));
-    let record = flow.record.as_mut().unwrap();
+    let record = Arc::make_mut(flow.record.as_mut().unwrap());
     record.also = Some([Arc::from("api.example.org")].into());
     assert!(goes_on(&inventory, &key, &flow));
 }
@@ -162,8 +162,8 @@ fn flow_ends_when_its_address_may_no_longer_be_bound() {
 }
 
 /// A record allowed at this time, of the same ends.
-fn at(unix_ms: u64) -> Box<FlowRecord> {
-    Box::new(FlowRecord {
+fn at(unix_ms: u64) -> Arc<FlowRecord> {
+    Arc::new(FlowRecord {
         unix_ms,
         ..record(Some("api.example.org"))
     })
@@ -240,9 +240,9 @@ fn records_of_earlier_flows_are_bounded_and_those_given_up_counted() {
     assert_eq!(flows.take_given_up(), 11);
     // Many pairs, each a second time: there is room for so many, and no more.
     let of_port = |port: u16, time: u64| {
-        Box::new(FlowRecord {
+        Arc::new(FlowRecord {
             src: SocketAddr::from(([10, 0, 0, 2], port)),
-            ..*at(time)
+            ..FlowRecord::clone(&at(time))
         })
     };
     for time in [100, 200] {
@@ -264,9 +264,9 @@ fn datagrams_sent_together_are_one_flow_with_one_end() {
     let udp = |time| {
         let record = FlowRecord {
             transport: Transport::Udp,
-            ..*at(time)
+            ..FlowRecord::clone(&at(time))
         };
-        Box::new(record)
+        Arc::new(record)
     };
     let key = Key::of_record(&udp(0));
     flows.insert(udp(100));
@@ -286,9 +286,9 @@ fn full_table_takes_no_more_flows() {
     assert!(flows.insert(at(1)).is_some());
     let other = FlowRecord {
         src: SocketAddr::from(([10, 0, 0, 1], 40_001)),
-        ..*at(2)
+        ..FlowRecord::clone(&at(2))
     };
-    assert!(flows.insert(Box::new(other)).is_none());
+    assert!(flows.insert(Arc::new(other)).is_none());
     assert!(flows.insert(at(3)).is_some());
 }
 
@@ -305,7 +305,7 @@ fn what_is_not_tcp_ends_with_its_rule_remembered_or_not() {
         (Transport::Other(47), AppProto::Unknown, 47),
     ] {
         let (_, mut flow) = flow(None);
-        let record = flow.record.as_mut().unwrap();
+        let record = Arc::make_mut(flow.record.as_mut().unwrap());
         (record.transport, record.proto) = (transport, proto);
         let key = Key::of_record(record);
         assert_eq!(key.protocol, protocol, "as the kernel's table has it");
@@ -346,7 +346,7 @@ fn duration_leaves_out_the_closing_states_time_out() {
     });
     let end = |entry: &mut Entry, stop_ms: u64| {
         entry.timestamps.start_ns = 1_000 * 1_000_000;
-        let end = timeouts.end_of(record(None), entry, stop_ms);
+        let end = timeouts.end_of(Arc::new(record(None)), entry, stop_ms);
         (end.unix_ms, end.duration_ms)
     };
     assert_eq!(end(&mut entry, 13_000), (3_000, 2_000));

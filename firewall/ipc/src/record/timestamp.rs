@@ -48,44 +48,98 @@ impl Timestamp {
 
 impl Timestamp {
     /// The text, byte by byte: every line has one, and the formatting machinery costs more than the rest of it.
-    fn text(self) -> Option<[u8; 24]> {
-        let seconds = i64::try_from(self.0 / 1_000).ok()?;
-        let time = OffsetDateTime::from_unix_timestamp(seconds).ok()?;
-        let millisecond = u32::try_from(self.0 % 1_000).ok()?;
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 24] {
+        let (seconds, millisecond) = (self.0 / 1_000, self.0 % 1_000);
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
+        let (year, month, day) = civil(days);
         let mut text = *b"0000-00-00T00:00:00.000Z";
-        for (place, number) in [
-            (0..4, u32::try_from(time.year()).ok()?),
-            (5..7, u32::from(u8::from(time.month()))),
-            (8..10, u32::from(time.day())),
-            (11..13, u32::from(time.hour())),
-            (14..16, u32::from(time.minute())),
-            (17..19, u32::from(time.second())),
-            (20..23, millisecond),
+        let [
+            y1,
+            y2,
+            y3,
+            y4,
+            _,
+            mo1,
+            mo2,
+            _,
+            d1,
+            d2,
+            _,
+            h1,
+            h2,
+            _,
+            m1,
+            m2,
+            _,
+            s1,
+            s2,
+            _,
+            f1,
+            f2,
+            f3,
+            _,
+        ] = &mut text;
+        for (digit, number) in [
+            (y1, year / 1_000),
+            (y2, year / 100),
+            (y3, year / 10),
+            (y4, year),
+            (mo1, month / 10),
+            (mo2, month),
+            (d1, day / 10),
+            (d2, day),
+            (h1, second / 36_000),
+            (h2, second / 3_600),
+            (m1, second / 600 % 6),
+            (m2, second / 60),
+            (s1, second / 10 % 6),
+            (s2, second),
+            (f1, millisecond / 100),
+            (f2, millisecond / 10),
+            (f3, millisecond),
         ] {
-            let mut left = number;
-            for digit in text.get_mut(place)?.iter_mut().rev() {
-                *digit = b'0'.saturating_add(u8::try_from(left % 10).ok()?);
-                left /= 10;
-            }
+            *digit = DIGITS
+                .get(usize::try_from(number % 10).unwrap_or(0))
+                .copied()
+                .unwrap_or(b'0');
         }
-        Some(text)
+        text
     }
+}
+
+const DIGITS: [u8; 10] = *b"0123456789";
+
+/// Year, month and day of a number of days since 1970-01-01, in the Gregorian calendar: years are counted from March, so
+/// that the day that may be missing is the last.
+const fn civil(days: u64) -> (u64, u64, u64) {
+    const DAYS_IN_400_YEARS: u64 = 146_097;
+    // From 0000-03-01.
+    let days = days + 719_468;
+    let (era, day) = (days / DAYS_IN_400_YEARS, days % DAYS_IN_400_YEARS);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year + year / 4 - year / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let is_next_year = month_from_march >= 10;
+    let month = if is_next_year {
+        month_from_march - 9
+    } else {
+        month_from_march + 3
+    };
+    (era * 400 + year + is_next_year as u64, month, day_of_month)
 }
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.text().ok_or(fmt::Error)?;
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        f.write_str(std::str::from_utf8(&self.to_bytes()).map_err(|_| fmt::Error)?)
     }
 }
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let text = self.text();
-        let text = text
-            .as_ref()
-            .and_then(|text| std::str::from_utf8(text).ok());
-        serializer.serialize_str(text.unwrap_or_default())
+        let text = self.to_bytes();
+        serializer.serialize_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

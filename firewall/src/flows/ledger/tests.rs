@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
+use ipc::record::Text;
 use policy::{AppProto, Reason};
 
 use super::super::tests::record;
 use super::*;
+use crate::flowlog::flow_line;
 
 fn full() -> FlowRecord {
     FlowRecord {
@@ -103,4 +105,45 @@ fn file_is_bounded_by_the_flows_that_live() {
     let bytes = fs::metadata(dir.path().join("flows.jsonl")).unwrap().len();
     assert!(bytes < (SLACK_BYTES + (1 << 20)) as u64, "{bytes}");
     assert!(ledger.path.exists() && ledger.live.is_empty());
+}
+
+/// The flow as it is kept, in `serde`'s hands.
+fn kept(key: &Key, record: &FlowRecord) -> KeptFlow {
+    let also = record.also.iter().flat_map(|names| names.iter());
+    KeptFlow {
+        protocol: key.protocol,
+        line: flow_line(record, &Text::from_static("")),
+        also: also.map(|name| name.to_string()).collect(),
+        unlogged: !record.logged,
+    }
+}
+
+#[test]
+fn lines_are_written_as_serde_would_write_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::new(dir.path());
+    let of_six = FlowRecord {
+        src: "[2001:db8::1]:40000".parse().unwrap(),
+        dst: "[2001:db8::2]:443".parse().unwrap(),
+        logged: true,
+        also: None,
+        ..full()
+    };
+    for record in [&full(), &of_six] {
+        let key = Key::of_record(record);
+        ledger.push_flow(&key, record);
+        ledger.push_end(&key);
+        let mut expected = Vec::new();
+        for line in [
+            Line::Flow(Box::new(kept(&key, record))),
+            Line::End(key.protocol, key.client, key.server),
+        ] {
+            serde_json::to_writer(&mut expected, &line).unwrap();
+            expected.push(b'\n');
+        }
+        assert_eq!(
+            String::from_utf8(std::mem::take(&mut ledger.pending)),
+            String::from_utf8(expected)
+        );
+    }
 }
