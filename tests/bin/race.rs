@@ -36,6 +36,9 @@ struct Arguments {
     /// postern,before` and POSTERN_BEFORE naming another build, before and after come from one run.
     #[arg(long, conflicts_with_all = ["quick", "publish"])]
     connections: bool,
+    /// Measures sizes of policy up to 100,000 names and 50,000 clients and a reload under load, and nothing else.
+    #[arg(long, conflicts_with_all = ["publish", "connections"])]
+    policy: bool,
     /// Prints `results.json` instead of the table.
     #[arg(long)]
     json: bool,
@@ -63,6 +66,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         (true, _) => Effort::QUICK,
         (false, true) => Effort::CONNECTIONS,
         (false, false) => Effort::FULL,
+    };
+    let effort = Effort {
+        only_policy: arguments.policy,
+        ..effort
     };
     let contestants = if arguments.only.is_empty() {
         Kind::ALL.to_vec()

@@ -37,6 +37,11 @@ impl Kind {
         Self::Squid,
     ];
 
+    /// Whether it is somebody else's program.
+    pub fn is_peer(self) -> bool {
+        matches!(self, Self::Haproxy | Self::Nginx | Self::Squid)
+    }
+
     /// As results call it.
     pub fn name(self) -> &'static str {
         match self {

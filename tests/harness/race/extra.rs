@@ -6,7 +6,7 @@ use super::cpu::Reading;
 use super::generator::{self, Hello, Report};
 use super::measure::Effort;
 use super::memory::resident;
-use super::postern::{Postern, Setup};
+use super::postern::{Postern, Setup, generation};
 use super::stage::{Layout, NAMES, Stage, pin};
 
 /// One size of policy.
@@ -100,7 +100,7 @@ fn size(
 
 /// The same load twice, and in the second half of the second run a new policy of full size comes in.
 fn reload(stage: &Stage, effort: &Effort) -> Result<(Report, Report)> {
-    let seconds = effort.seconds.max(2.0);
+    let seconds = effort.seconds.max(RELOAD_SECONDS);
     let postern = start(stage, effort.names, effort.clients, (false, true))?;
     let run = || generator::run(stage, Layout::Shared, Hello::Usual, seconds, &["paced"]);
     let calm = run()?;
@@ -108,6 +108,7 @@ fn reload(stage: &Stage, effort: &Effort) -> Result<(Report, Report)> {
     let text = Stage::inventory(effort.names, effort.clients + 1);
     let fresh = stage.file("inventory.new");
     std::fs::write(&fresh, text).context("writing the inventory")?;
+    let before = generation(stage)?;
     let changed = std::thread::scope(|scope| {
         let loaded = scope.spawn(run);
         std::thread::sleep(std::time::Duration::from_secs_f64(seconds / 4.0));
@@ -116,6 +117,12 @@ fn reload(stage: &Stage, effort: &Effort) -> Result<(Report, Report)> {
             .join()
             .map_err(|_| anyhow::anyhow!("the load panicked"))??;
         renamed.context("putting the inventory in place")?;
+        // Adopted within the load, or there is nothing to be said of it.
+        let adopted = generation(stage)?;
+        anyhow::ensure!(
+            adopted > before,
+            "the policy was not adopted in {seconds} s"
+        );
         Ok::<_, anyhow::Error>(report)
     })?;
     drop(postern);
@@ -158,3 +165,6 @@ fn start(
     }
     anyhow::bail!("with {names} names and {clients} more clients connections still fail")
 }
+
+/// Long enough for a policy of the largest size to be noticed, read, compiled and adopted within it.
+const RELOAD_SECONDS: f64 = 8.0;

@@ -24,6 +24,8 @@ pub struct Effort {
     pub clients: u32,
     /// New connections and nothing else, for work on them.
     pub only_connections: bool,
+    /// Sizes of policy and a reload, and nothing else.
+    pub only_policy: bool,
 }
 
 impl Effort {
@@ -35,6 +37,7 @@ impl Effort {
         names: 100_000,
         clients: 50_000,
         only_connections: false,
+        only_policy: false,
     };
     /// What work on the packet path is measured by.
     pub const CONNECTIONS: Self = Self {
@@ -51,6 +54,7 @@ impl Effort {
         names: 10_000,
         clients: 10_000,
         only_connections: false,
+        only_policy: false,
     };
 }
 

@@ -120,12 +120,21 @@ impl Postern {
 
 /// How many names have an address.
 fn bound(stage: &Stage) -> Result<u32> {
+    gauge(stage, "postern_names_bound")
+}
+
+/// The number of the policy in force.
+pub fn generation(stage: &Stage) -> Result<u32> {
+    gauge(stage, "postern_generation")
+}
+
+fn gauge(stage: &Stage, name: &'static str) -> Result<u32> {
     let page = daemon::get(&stage.firewall, 9642, "/metrics")?;
-    let line = page
+    let value = page
         .lines()
-        .find_map(|line| line.strip_prefix("postern_names_bound "))
-        .context("postern_names_bound")?;
-    line.trim().parse().context("postern_names_bound")
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        .context(name)?;
+    value.trim().parse().context(name)
 }
 
 impl Drop for Postern {

@@ -50,8 +50,11 @@ impl Proxy {
             sockets.is_ok_and(|sockets| !sockets.trim().is_empty())
         };
         if !wait::holds(Duration::from_secs(20), listens) {
-            let text = std::fs::read_to_string(&log).unwrap_or_default();
-            bail!("{} does not listen:\n{text}", kind.name());
+            bail!(
+                "{} does not listen: {}",
+                kind.name(),
+                last_words(stage, kind)
+            );
         }
         Ok(this)
     }
@@ -76,6 +79,19 @@ impl Drop for Proxy {
         }
         drop(self.child.wait());
     }
+}
+
+/// The end of what a proxy wrote, on one line: to its standard output, and to the log that Squid keeps of its own.
+fn last_words(stage: &Stage, kind: Kind) -> String {
+    let files = [format!("{}.log", kind.name()), "squid.cache.log".to_owned()];
+    let own = files.iter().take(if kind == Kind::Squid { 2 } else { 1 });
+    let lines: Vec<String> = own
+        .filter_map(|file| std::fs::read_to_string(stage.file(file)).ok())
+        .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    let from = lines.len().saturating_sub(3);
+    lines.get(from..).unwrap_or_default().join(" / ")
 }
 
 /// A process and everything it started.
@@ -202,7 +218,19 @@ fn squid(stage: &Stage, workers: u32) -> Result<Command> {
 }
 
 /// It refuses to run as root, and its own user has to read what was written for it and to write its log: where that is.
+///
+/// Its processes talk through sockets in `/run/squid`, which the namespace's own `/run` does not have; with one worker
+/// there is nobody to talk to.
 fn open_to_squid(stage: &Stage) -> Result<std::path::PathBuf> {
+    let sockets = ["-d", "-o", "proxy", "-g", "proxy", "/run/squid"];
+    stage.firewall.run("install", &sockets)?;
+    // That of the last one, which was killed; its number may be somebody else's by now.
+    match std::fs::remove_file(stage.file("squid.pid")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("removing the last squid.pid");
+        }
+        Ok(()) | Err(_) => {}
+    }
     let log = stage.file("squid.cache.log");
     std::fs::write(&log, "").context("writing its log")?;
     for (path, mode) in [

@@ -103,6 +103,8 @@ pub struct Results {
     pub memory: Vec<Weight>,
     /// Postern alone.
     pub extra: Extra,
+    /// Peers that did not start, or stopped.
+    pub left_out: Vec<Kind>,
 }
 
 impl Results {
@@ -122,7 +124,18 @@ impl Results {
             rounds,
             memory,
             extra,
+            left_out: Vec::new(),
         }
+    }
+
+    /// The same, and who was left out.
+    pub fn without(mut self, left_out: Vec<Kind>) -> Self {
+        // What it did before it stopped was not in every round, and is not compared.
+        for round in &mut self.rounds {
+            round.figures.retain(|(kind, _)| !left_out.contains(kind));
+        }
+        self.left_out = left_out;
+        self
     }
 
     /// Values of one datapath, round by round.
@@ -200,6 +213,7 @@ impl Results {
         }
         json!({
             "rounds": self.rounds.len(),
+            "left_out": self.left_out.iter().map(|kind| kind.name()).collect::<Vec<_>>(),
             "disturbed": self.rounds.iter().any(|round| round.disturbed),
             "targets": super::targets::to_json(self),
             "ratio_to_nat": ratios,
@@ -273,6 +287,21 @@ mod tests {
         ];
         let results = Results::of(rounds, Vec::new(), Extra::default());
         assert_eq!(results.rounds.len(), 2);
+    }
+
+    #[test]
+    fn a_peer_that_did_not_start_is_missing_and_said_so() {
+        let mut both = round(1.0, 2.0, false);
+        let haproxy = both.figures[1].1;
+        both.figures.push((Kind::Haproxy, haproxy));
+        let results =
+            Results::of(vec![both], Vec::new(), Extra::default()).without(vec![Kind::Haproxy]);
+        let json = results.to_json();
+        assert_eq!(json["left_out"][0], "haproxy");
+        assert!(json["ratio_to_nat"]["haproxy"]["latency_p50"].is_null());
+        assert_eq!(json["ratio_to_nat"]["postern"]["latency_p50"], 2.0);
+        let table = crate::race::table::markdown(&results);
+        assert!(table.contains("did not start"), "{table}");
     }
 
     #[test]

@@ -71,6 +71,8 @@ impl Stage {
             // Receive packet steering is set in sysfs, which shows the namespace of whoever mounted it.
             namespace.run("mount", &["-t", "sysfs", "sysfs", "/sys"])?;
         }
+        // Squid's processes share memory, and are killed before they could give it back.
+        firewall.run("mount", &["-t", "tmpfs", "tmpfs", "/dev/shm"])?;
         wire(&client, &firewall, &server)?;
         let path = files.path();
         let write = |name: &str, bytes: Vec<u8>| {

@@ -11,12 +11,18 @@ const COLUMNS: [Kind; 4] = [Kind::Postern, Kind::Haproxy, Kind::Nginx, Kind::Squ
 
 /// Markdown: what Postern is held to, ratios to plain NAT, then what has no ratio.
 pub fn markdown(results: &Results) -> String {
-    let mut text = targets::markdown(results);
+    let mut text = String::new();
+    if results.rounds.is_empty() {
+        postern_alone(&mut text, results);
+        return text;
+    }
+    text.push_str(&conditions(results));
+    text.push_str(&targets::markdown(results));
     text.push_str(
         "\n| ratio to plain NAT, same round | Postern | HAProxy | nginx | Squid |\n|---|---|---|---|---|\n",
     );
     for metric in RATIOS.iter().filter(|metric| metric.key != "errors") {
-        row(&mut text, metric.title, |kind| {
+        row(&mut text, results, metric.title, |kind| {
             ratio(results.ratio(kind, metric.value))
         });
     }
@@ -33,21 +39,28 @@ pub fn markdown(results: &Results) -> String {
         },
     ];
     for metric in added {
-        row(&mut text, metric.title, |kind| {
+        row(&mut text, results, metric.title, |kind| {
             whole(results.added(kind, metric.value))
         });
     }
-    row(&mut text, "refusal, hello to close, p50, µs", |kind| {
+    without_ratio(&mut text, results);
+    postern_alone(&mut text, results);
+    text
+}
+
+/// Rows of what has no ratio to plain NAT.
+fn without_ratio(text: &mut String, results: &Results) {
+    row(text, results, "refusal, hello to close, p50, µs", |kind| {
         whole(results.absolute(kind, |f| f.refused.p50_us))
     });
-    row(&mut text, "refusal, hello to close, p99, µs", |kind| {
+    row(text, results, "refusal, hello to close, p99, µs", |kind| {
         whole(results.absolute(kind, |f| f.refused.p99_us))
     });
-    row(&mut text, "user memory per idle flow, bytes", |kind| {
+    row(text, results, "user memory per idle flow, bytes", |kind| {
         let weight = results.memory.iter().find(|weight| weight.kind == kind);
         weight.map_or_else(|| "–".into(), |weight| format!("{:.0}", weight.idle_user))
     });
-    row(&mut text, "failed exchanges", |kind| {
+    row(text, results, "failed exchanges", |kind| {
         let failed: u64 = results
             .rounds
             .iter()
@@ -56,8 +69,31 @@ pub fn markdown(results: &Results) -> String {
             .sum();
         failed.to_string()
     });
-    postern_alone(&mut text, results);
-    text
+}
+
+/// What the figures come from, in a sentence or two.
+fn conditions(results: &Results) -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown processor", |model| {
+        model.trim_start_matches(['\t', ' ', ':'])
+    });
+    let disturbed = results
+        .rounds
+        .iter()
+        .filter(|round| round.disturbed)
+        .count();
+    let calm = match disturbed {
+        0 => "nothing else ran when they began".to_owned(),
+        some => format!("{some} of them began while something else ran"),
+    };
+    format!(
+        "Medians of {} rounds, in brackets the smallest and the largest; {calm}. {} processors of {model}, Linux {}.\n\n",
+        results.rounds.len(),
+        std::thread::available_parallelism().map_or(0, usize::from),
+        read("/proc/sys/kernel/osrelease").trim(),
+    )
 }
 
 fn postern_alone(text: &mut String, results: &Results) {
@@ -99,7 +135,14 @@ fn postern_alone(text: &mut String, results: &Results) {
     }
 }
 
-fn row(text: &mut String, title: &str, cell: impl Fn(Kind) -> String) {
+fn row(text: &mut String, results: &Results, title: &str, cell: impl Fn(Kind) -> String) {
+    let cell = |kind: Kind| {
+        if results.left_out.contains(&kind) {
+            "did not start".to_owned()
+        } else {
+            cell(kind)
+        }
+    };
     let cells: Vec<String> = COLUMNS.into_iter().map(cell).collect();
     text.push_str(&format!("| {title} | {} |\n", cells.join(" | ")));
 }
