@@ -198,7 +198,7 @@ impl BoundQueue {
             ports,
             counted: Counters::default(),
             undecided: 0,
-            lingers: false,
+            lingers_until: None,
             surroundings,
         };
         let thread = std::thread::Builder::new()
@@ -271,7 +271,7 @@ impl QueueHandle {
     }
 }
 
-/// What a sleep ended with; neither when time was up.
+/// What is to be looked at; neither when time was up.
 struct Ready {
     packets: bool,
     orders: bool,
@@ -290,8 +290,8 @@ struct Worker {
     verdicts: VerdictBatch,
     counted: Counters,
     undecided: u64,
-    /// Packets came last time, so more may come at once.
-    lingers: bool,
+    /// Until when the thread looks for more packets before it sleeps.
+    lingers_until: Option<Instant>,
     surroundings: Surroundings,
 }
 
@@ -315,16 +315,19 @@ impl Worker {
                 self.rejudge(&policy);
             }
             let ready = self.wait();
-            self.lingers = ready.packets;
             if ready.orders && !self.take_orders(&policy) {
                 break;
             }
-            if ready.packets
-                && let Err(error) = self.take_packets(&policy, &mut batch)
-            {
-                // Without its thread a queue drops everything: closed, and seen by health.
-                tracing::error!(%error, "a queue thread ends");
-                break;
+            if ready.packets {
+                match self.take_packets(&policy, &mut batch) {
+                    Ok(0) => std::thread::yield_now(),
+                    Ok(_) => self.lingers_until = Some(Instant::now() + LINGER),
+                    Err(error) => {
+                        // Without its thread a queue drops everything: closed, and seen by health.
+                        tracing::error!(%error, "a queue thread ends");
+                        break;
+                    }
+                }
             }
             self.expire(&policy);
             self.count();
@@ -367,9 +370,19 @@ impl Worker {
         self.perform(policy);
     }
 
-    fn wait(&self) -> Ready {
+    fn wait(&mut self) -> Ready {
         if self.inspector.has_backlog() {
             return self.look(PollTimeout::ZERO);
+        }
+        if let Some(until) = self.lingers_until {
+            if Instant::now() < until {
+                // The queue itself says whether there are packets: asking `poll` first is a system call more.
+                return Ready {
+                    packets: true,
+                    orders: self.mailbox.is_rung(),
+                };
+            }
+            self.lingers_until = None;
         }
         let timeout = match self.inspector.poll_timeout() {
             None => PollTimeout::from(IDLE_MS),
@@ -378,19 +391,6 @@ impl Worker {
                 PollTimeout::from(u16::try_from(wait_ms).unwrap_or(IDLE_MS).min(IDLE_MS))
             }
         };
-        if self.lingers {
-            let until = Instant::now() + LINGER;
-            loop {
-                let ready = self.look(PollTimeout::ZERO);
-                if ready.packets || ready.orders {
-                    return ready;
-                }
-                if Instant::now() >= until {
-                    break;
-                }
-                std::thread::yield_now();
-            }
-        }
         self.look(timeout)
     }
 
@@ -435,10 +435,11 @@ impl Worker {
         go_on
     }
 
-    fn take_packets(&mut self, policy: &Snapshot, batch: &mut Batch) -> Result<(), QueueError> {
+    /// Judges what has been queued; how many packets that was.
+    fn take_packets(&mut self, policy: &Snapshot, batch: &mut Batch) -> Result<usize, QueueError> {
         let received = self.queue.receive(batch)?;
         if received.datagrams == 0 {
-            return Ok(());
+            return Ok(0);
         }
         let store = Arc::clone(&self.surroundings.bindings);
         let bindings = Under {
@@ -458,7 +459,7 @@ impl Worker {
             }
         }
         self.perform(policy);
-        Ok(())
+        Ok(received.datagrams)
     }
 
     fn take_packet(&mut self, env: &Env<'_>, packet: &Packet<'_>) {
@@ -580,7 +581,7 @@ impl Worker {
             let name = record
                 .dhost
                 .as_ref()
-                .and_then(|name| Name::parse(name.as_bytes()).ok());
+                .and_then(|name| Name::parse_shared(name).ok());
             if let Some(name) = name {
                 let now = self.surroundings.clock.now();
                 let addr = record.dst.ip();

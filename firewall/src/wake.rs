@@ -105,6 +105,11 @@ impl<T> Clone for Sender<T> {
 }
 
 impl<T> Mailbox<T> {
+    /// Whether somebody has rung since the last look: what `poll` would say, without asking the kernel.
+    pub fn is_rung(&self) -> bool {
+        self.bell.rung.load(Ordering::Acquire)
+    }
+
     /// Takes what is waiting; call after `poll` found the descriptor readable.
     pub fn take(&self) -> impl Iterator<Item = T> + '_ {
         self.bell.silence();
