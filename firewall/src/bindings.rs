@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use foldhash::quality::RandomState;
 use inspect::{Bindings, Known, Time};
 use policy::{ClientRef, Name, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -36,10 +37,10 @@ pub use writer::{
 /// The bindings of every name, shared by all threads.
 #[derive(Debug)]
 pub struct BindingStore {
-    sightings: papaya::HashMap<(Name, IpAddr), Arc<Sighting>>,
+    sightings: papaya::HashMap<(Name, IpAddr), Arc<Sighting>, RandomState>,
     /// Replaced whole for each change, for readers that walk them.
-    names: papaya::HashMap<IpAddr, Arc<[Name]>>,
-    known: papaya::HashMap<Name, NameState>,
+    names: papaya::HashMap<IpAddr, Arc<[Name]>, RandomState>,
+    known: papaya::HashMap<Name, NameState, RandomState>,
     gate: ArcSwap<Gate>,
     scope: ArcSwap<Scope>,
     history_ms: u64,
@@ -115,9 +116,9 @@ impl BindingStore {
     /// An empty store whose addresses count up to `history_ms` past their time to live.
     pub fn new(history_ms: u64, scope: Scope) -> Self {
         Self {
-            sightings: papaya::HashMap::new(),
-            names: papaya::HashMap::new(),
-            known: papaya::HashMap::new(),
+            sightings: papaya::HashMap::default(),
+            names: papaya::HashMap::default(),
+            known: papaya::HashMap::default(),
             gate: ArcSwap::default(),
             scope: ArcSwap::from_pointee(scope),
             history_ms,

@@ -1,5 +1,7 @@
 //! What a client's first message claims.
 
+use std::sync::Arc;
+
 use policy::{AppProto, HostKeyPin, Name, Reason, Transport};
 
 use crate::conclude::Facts;
@@ -14,7 +16,7 @@ pub(crate) struct Claim {
     pub(crate) proto: AppProto,
     pub(crate) proto_v: &'static str,
     /// What the log shows as name asked for.
-    pub(crate) text: Box<str>,
+    pub(crate) text: Arc<str>,
     /// Why no rule by name can admit it.
     pub(crate) fault: Option<Reason>,
     pub(crate) pqc: bool,
@@ -58,7 +60,7 @@ impl Claim {
         Self {
             proto,
             proto_v: "",
-            text: Box::default(),
+            text: Arc::default(),
             fault: Some(reason),
             pqc: false,
             message: Message::Opaque,
@@ -90,7 +92,7 @@ impl Claim {
             Progress::Complete(_) => Some(Self {
                 proto: AppProto::Ssh,
                 proto_v: "2.0",
-                text: Box::default(),
+                text: Arc::default(),
                 fault: None,
                 pqc: false,
                 message: Message::Ssh,
@@ -170,7 +172,7 @@ impl Claim {
             transport: Transport::Tcp,
             proto: self.proto,
             proto_v: self.proto_v,
-            dhost: (!self.text.is_empty()).then(|| (*self.text).into()),
+            dhost: (!self.text.is_empty()).then(|| Arc::clone(&self.text)),
             pqc: self.pqc,
             rescued: false,
             http,

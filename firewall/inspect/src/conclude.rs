@@ -223,17 +223,16 @@ impl Inspector {
     /// Hands a flow to the kernel. The last packet of `side` carries the mark; whatever else
     /// is held passes before it.
     pub(crate) fn hand_over(&mut self, env: &Env<'_>, mut flow: Box<Flow>, side: Side) {
-        let mut tokens: Vec<u32> = Vec::new();
-        for side in [side.other(), side] {
-            let held = std::mem::take(&mut flow.half_mut(side).held);
-            tokens.extend(held.iter().map(|held| held.token));
-        }
-        let last = tokens.pop();
-        for token in tokens {
-            self.answer(token, Verdict::Pass);
-        }
-        if let Some(token) = last {
-            self.answer(token, Verdict::Judged);
+        let others = std::mem::take(&mut flow.half_mut(side.other()).held);
+        let own = std::mem::take(&mut flow.half_mut(side).held);
+        let count = others.len().saturating_add(own.len());
+        for (number, held) in (1..).zip(others.iter().chain(&own)) {
+            let verdict = if number == count {
+                Verdict::Judged
+            } else {
+                Verdict::Pass
+            };
+            self.answer(held.token, verdict);
         }
         self.counters.judged = self.counters.judged.wrapping_add(1);
         let generation = env.policy.generation();

@@ -1,6 +1,6 @@
 //! A flow whose client has been allowed: the server's answer, then the proof of both sides.
 
-use policy::{AppProto, Reason, Transport};
+use policy::{AppProto, Name, Reason, Transport};
 
 use crate::conclude::Facts;
 use crate::env::Env;
@@ -22,7 +22,7 @@ impl Conversing {
             transport: Transport::Tcp,
             proto,
             proto_v: self.machine.version(),
-            dhost: self.machine.name().map(|name| name.as_str().into()),
+            dhost: self.machine.name().map(Name::shared),
             pqc: self.machine.is_pqc(),
             rescued: self.rescued,
             http: None,

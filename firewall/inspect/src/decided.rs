@@ -6,6 +6,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use foldhash::quality::RandomState;
+
 use crate::flow::FlowKey;
 
 /// How the flow was decided.
@@ -21,7 +23,7 @@ pub(crate) enum Fate {
 
 #[derive(Debug)]
 pub(crate) struct Decided {
-    fates: HashMap<FlowKey, (Fate, u64)>,
+    fates: HashMap<FlowKey, (Fate, u64), RandomState>,
     order: VecDeque<(u64, FlowKey)>,
     max: usize,
     keep_ms: u64,
@@ -30,7 +32,7 @@ pub(crate) struct Decided {
 impl Decided {
     pub(crate) fn new(max: usize, keep_ms: u64) -> Self {
         Self {
-            fates: HashMap::new(),
+            fates: HashMap::default(),
             order: VecDeque::new(),
             max,
             keep_ms,

@@ -14,7 +14,7 @@ use crate::inspector::Inspector;
 use crate::machine::Machine;
 use crate::output::Why;
 use crate::record::Category;
-use crate::ruling::{Question, Ruling, allows, rule};
+use crate::ruling::{Question, Ruling, allows_client, rule};
 use crate::stage::{Conversing, Flow, Stage};
 use crate::waiting::Lookups;
 
@@ -43,12 +43,13 @@ pub(crate) fn rule_blind(env: &Env<'_>, key: &FlowKey) -> Ruling {
 
 /// Whether bytes that claim nothing may pass, which takes no more than yes or no of nearly every flow.
 fn is_blind_allowed(env: &Env<'_>, key: &FlowKey) -> bool {
-    if env.policy.client(key.client.ip()).is_none() {
+    let Some(client) = env.policy.client(key.client.ip()) else {
         // Nobody's client: only see-thru of the whole deployment lets it pass.
         return rule_blind(env, key).is_allowed();
-    }
-    allows(
+    };
+    allows_client(
         env,
+        client,
         &Question {
             client: key.client.ip(),
             server: key.server,
@@ -333,7 +334,7 @@ impl Inspector {
         }
         let is_sound = claim.fault.is_none();
         let machine = match claim.message {
-            Message::Tls(hello) => Some(Machine::tls(*hello)),
+            Message::Tls(hello) => Some(Machine::tls(hello)),
             Message::Ssh if is_sound => Some(Machine::ssh(candidates)),
             Message::Http(_) if is_sound && !is_lenient => {
                 let session = self.log_claim(env, &flow.key, &ruling, &facts);

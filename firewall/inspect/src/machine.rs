@@ -30,7 +30,7 @@ pub(crate) struct SshMachine {
 }
 
 impl Machine {
-    pub(crate) fn tls(hello: tls::ClientHello) -> Self {
+    pub(crate) fn tls(hello: Box<tls::ClientHello>) -> Self {
         Self::Tls(Box::new(TlsMachine {
             name: hello.server_name.name().cloned(),
             hello_bytes: hello.bytes,

@@ -274,6 +274,12 @@ impl Stream {
 
     /// Keeps those bytes of `payload` that are not here yet, then closes what gaps it can.
     fn fill(&mut self, start: usize, payload: &[u8]) {
+        if self.later.is_empty() && start <= self.kept.len() {
+            // In order, as nearly all are; what was here already is left as it is.
+            let known = self.kept.len().saturating_sub(start);
+            let fresh = payload.get(known..).unwrap_or_default();
+            return self.kept.extend_from_slice(fresh);
+        }
         let end = start.saturating_add(payload.len());
         let mut at = start.max(self.kept.len());
         let mut gaps = Vec::new();

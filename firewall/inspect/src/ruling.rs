@@ -92,6 +92,11 @@ pub(crate) fn allows(env: &Env<'_>, question: &Question<'_>) -> bool {
         .is_some_and(|client| decide(env, client, question).is_allowed())
 }
 
+/// As [`allows`], of a client that has been looked up.
+pub(crate) fn allows_client(env: &Env<'_>, client: ClientRef, question: &Question<'_>) -> bool {
+    decide(env, client, question).is_allowed()
+}
+
 fn decide<'p>(env: &Env<'p>, client: ClientRef, question: &Question<'_>) -> Decision<'p> {
     env.policy.decide(&Ask {
         client,

@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::claim::Claim;
 use crate::flow::{FlowKey, Side};
 use crate::http_flow::HttpFlow;
@@ -84,7 +86,7 @@ pub(crate) struct Conversing {
 pub(crate) struct Half {
     pub(crate) stream: Stream,
     /// Packets without a verdict, in stream order.
-    pub(crate) held: Vec<Held>,
+    pub(crate) held: SmallVec<[Held; 2]>,
     /// The newest acknowledgement number this side has sent.
     pub(crate) ack: Seq,
     /// This side's FIN has been let through.
@@ -104,10 +106,10 @@ pub(crate) struct Held {
 
 impl Half {
     /// A direction whose SYN had number `isn`.
-    pub(crate) const fn new(isn: Seq) -> Self {
+    pub(crate) fn new(isn: Seq) -> Self {
         Self {
             stream: Stream::new(isn.plus(1)),
-            held: Vec::new(),
+            held: SmallVec::new(),
             ack: Seq(0),
             closed: false,
         }

@@ -24,7 +24,10 @@ mod version;
 #[cfg(test)]
 mod tests;
 
-pub use client_hello::{ClientHello, Ech, Rejected, Seen, client_hello, second_hello};
+pub use client_hello::{
+    CipherSuites, ClientHello, Ech, Groups, KeyShares, Rejected, Seen, SessionId, client_hello,
+    second_hello,
+};
 pub use conversation::Conversation;
 pub use framing::Framing;
 pub use group::is_post_quantum;

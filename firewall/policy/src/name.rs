@@ -74,38 +74,34 @@ impl Name {
     /// The first thing found wrong; an address in any notation is always
     /// [`InvalidName::IpLiteral`].
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidName> {
-        if bytes.is_empty() {
-            return Err(InvalidName::Empty);
-        }
-        if literal::is_ip_literal(bytes) {
-            return Err(InvalidName::IpLiteral);
-        }
-        if bytes.len() > NAME_BYTES_MAX + usize::from(bytes.ends_with(b".")) {
+        let name = check(bytes)?;
+        let mut folded = [0_u8; NAME_BYTES_MAX];
+        let Some(room) = folded.get_mut(..name.len()) else {
             return Err(InvalidName::TooLong);
-        }
-        if let Some(fault) = bytes.iter().find_map(|byte| character_fault(*byte)) {
-            return Err(fault);
-        }
-        let name = match bytes.strip_suffix(b".") {
-            Some(rest) if rest.is_empty() || rest.ends_with(b".") => {
-                return Err(InvalidName::EmptyLabel);
-            }
-            Some(_) => return Err(InvalidName::TrailingDot),
-            None => bytes,
         };
-        name.split(|byte| *byte == b'.').try_for_each(check_label)?;
-        if name
-            .rsplit(|byte| *byte == b'.')
-            .next()
-            .is_some_and(literal::is_number)
-        {
-            return Err(InvalidName::NumericTopLabel);
+        for (place, byte) in room.iter_mut().zip(name) {
+            *place = byte.to_ascii_lowercase();
         }
-        let text: String = name
-            .iter()
-            .map(|byte| char::from(byte.to_ascii_lowercase()))
-            .collect();
+        let text = std::str::from_utf8(room).map_err(|_| InvalidName::NonAscii)?;
         Ok(Self(text.into()))
+    }
+
+    /// As [`parse`](Self::parse), sharing the text where it is in lower case already.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn parse_shared(text: &Arc<str>) -> Result<Self, InvalidName> {
+        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Self::parse(text.as_bytes());
+        }
+        check(text.as_bytes())?;
+        Ok(Self(Arc::clone(text)))
+    }
+
+    /// The text, shared.
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 
     /// The name in lower case.
@@ -117,6 +113,38 @@ impl Name {
     pub fn labels(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.0.split('.')
     }
+}
+
+/// What [`Name::parse`] refuses; the bytes of the name.
+fn check(bytes: &[u8]) -> Result<&[u8], InvalidName> {
+    if bytes.is_empty() {
+        return Err(InvalidName::Empty);
+    }
+    if literal::is_ip_literal(bytes) {
+        return Err(InvalidName::IpLiteral);
+    }
+    if bytes.len() > NAME_BYTES_MAX + usize::from(bytes.ends_with(b".")) {
+        return Err(InvalidName::TooLong);
+    }
+    if let Some(fault) = bytes.iter().find_map(|byte| character_fault(*byte)) {
+        return Err(fault);
+    }
+    let name = match bytes.strip_suffix(b".") {
+        Some(rest) if rest.is_empty() || rest.ends_with(b".") => {
+            return Err(InvalidName::EmptyLabel);
+        }
+        Some(_) => return Err(InvalidName::TrailingDot),
+        None => bytes,
+    };
+    name.split(|byte| *byte == b'.').try_for_each(check_label)?;
+    if name
+        .rsplit(|byte| *byte == b'.')
+        .next()
+        .is_some_and(literal::is_number)
+    {
+        return Err(InvalidName::NumericTopLabel);
+    }
+    Ok(name)
 }
 
 /// What is wrong with one byte of a name, dots excepted.
@@ -197,6 +225,19 @@ mod tests {
             ("4.3.2.1.in-addr.arpa", "4.3.2.1.in-addr.arpa"),
         ] {
             assert_eq!(Name::parse(text.as_bytes()).unwrap().as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn a_shared_text_is_checked_like_any_other() {
+        let shared: Arc<str> = Arc::from("api.example.com");
+        let name = Name::parse_shared(&shared).unwrap();
+        assert!(Arc::ptr_eq(&name.shared(), &shared));
+        let folded = Name::parse_shared(&Arc::from("API.example.com")).unwrap();
+        assert_eq!(folded, name);
+        for text in ["", "127.0.0.1", "a..example", "example.com.", "a b.example"] {
+            let shared = Arc::<str>::from(text);
+            assert_eq!(Name::parse_shared(&shared), Name::parse(text.as_bytes()));
         }
     }
 

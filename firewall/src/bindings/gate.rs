@@ -11,13 +11,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use foldhash::quality::RandomState;
 use policy::{ClientRef, Opening, Snapshot};
 
 /// What is open by name, for one policy.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     generation: Option<u64>,
-    doors: papaya::HashMap<IpAddr, Arc<[Door]>>,
+    doors: papaya::HashMap<IpAddr, Arc<[Door]>, RandomState>,
 }
 
 /// One opening of one address, in ascending order of [`Door::key`].
@@ -36,7 +37,7 @@ impl Gate {
     pub(super) fn new(generation: u64) -> Self {
         Self {
             generation: Some(generation),
-            doors: papaya::HashMap::new(),
+            doors: papaya::HashMap::default(),
         }
     }
 

@@ -12,6 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
 use inspect::{Category, FlowRecord, HttpRecord, Outcome, SeeThruRecord};
 use ipc::record::{FlowLineV1, Text};
 use policy::Transport;
@@ -55,7 +56,7 @@ pub(super) struct Ledger {
     /// Bytes written since the file was last written anew.
     written: usize,
     /// Flows in the file that have not ended.
-    live: HashSet<Key>,
+    live: HashSet<Key, RandomState>,
     /// The size of the live part when the file was last written anew.
     compacted: usize,
     failed: bool,
@@ -69,7 +70,7 @@ impl Ledger {
             file: None,
             pending: Vec::new(),
             written: 0,
-            live: HashSet::new(),
+            live: HashSet::default(),
             compacted: 0,
             failed: false,
         }

@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
 use inspect::{FlowKey, FlowRecord};
 use policy::Transport;
 
@@ -88,10 +89,10 @@ pub(super) struct Taken {
 /// Every flow with an `allowed` line and without an `end` line.
 #[derive(Debug)]
 pub(super) struct FlowTable {
-    flows: HashMap<Key, Flow>,
+    flows: HashMap<Key, Flow, RandomState>,
     /// Records of flows whose ends are in use again before their end was heard of: events and
     /// records come by two ways, and either may be ahead.
-    earlier: HashMap<Key, Vec<Arc<FlowRecord>>>,
+    earlier: HashMap<Key, Vec<Arc<FlowRecord>>, RandomState>,
     /// How many records that is.
     waiting: usize,
     /// Records given up for want of room, whose connection has no other.
@@ -106,8 +107,8 @@ pub(super) struct FlowTable {
 impl FlowTable {
     pub(super) fn new(max: usize) -> Self {
         Self {
-            flows: HashMap::new(),
-            earlier: HashMap::new(),
+            flows: HashMap::default(),
+            earlier: HashMap::default(),
             waiting: 0,
             given_up: 0,
             suspects: HashSet::new(),

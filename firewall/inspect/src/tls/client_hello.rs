@@ -1,6 +1,9 @@
 //! The ClientHello (RFC 8446, section 4.1.2; RFC 5246, section 7.4.1.2).
 
+use std::sync::Arc;
+
 use policy::Reason;
+use smallvec::SmallVec;
 
 use super::extension::{self, Offer};
 use super::record::{Collected, Message, first_message};
@@ -27,6 +30,15 @@ pub enum Ech {
     Present,
 }
 
+/// Groups with a key share; as many as clients send stand in the hello itself.
+pub type KeyShares = SmallVec<[u16; 4]>;
+/// Supported groups, likewise.
+pub type Groups = SmallVec<[u16; 12]>;
+/// Cipher suites, likewise.
+pub type CipherSuites = SmallVec<[u16; 32]>;
+/// A session id.
+pub type SessionId = SmallVec<[u8; 32]>;
+
 /// A whole, well-formed ClientHello.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientHello {
@@ -39,15 +51,13 @@ pub struct ClientHello {
     /// Whether an inner hello may be hidden in it.
     pub ech: Ech,
     /// Groups with a key share, in the client's order, GREASE left out.
-    pub key_shares: Box<[u16]>,
+    pub key_shares: KeyShares,
     /// Groups supported, in the client's order, GREASE left out.
-    pub groups: Box<[u16]>,
+    pub groups: Groups,
     /// Cipher suites, in the client's order, GREASE left out.
-    pub cipher_suites: Box<[u16]>,
-    /// Application protocols, in the client's order.
-    pub alpn: Box<[Box<[u8]>]>,
+    pub cipher_suites: CipherSuites,
     /// Session id, which a TLS 1.3 server echoes; at most 32 bytes.
-    pub session_id: Box<[u8]>,
+    pub session_id: SessionId,
     /// The client's random: the same in the second hello after a HelloRetryRequest.
     pub random: [u8; 32],
     /// Whether data encrypted under an earlier session may follow at once.
@@ -75,9 +85,7 @@ impl ClientHello {
     /// Whether a key share for a post-quantum group is in it.
     #[must_use]
     pub fn is_pqc_offered(&self) -> bool {
-        self.key_shares
-            .iter()
-            .any(|&group| group::is_post_quantum(group))
+        has_post_quantum(&self.key_shares)
     }
 
     /// Why no rule by name can admit this hello, if none can: an old version first, then the
@@ -97,7 +105,7 @@ impl ClientHello {
     #[must_use]
     pub fn seen(&self) -> Seen {
         Seen {
-            server_name: self.server_name.log_text().into(),
+            server_name: self.server_name.shared_text(),
             version: self.max_version(),
             pqc: self.is_pqc_offered(),
         }
@@ -123,7 +131,7 @@ pub struct Rejected {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Seen {
     /// Text of the server name, escaped and capped at 253 bytes; empty when not reached.
-    pub server_name: Box<str>,
+    pub server_name: Arc<str>,
     /// Greatest version offered, when known.
     pub version: Option<TlsVersion>,
     /// Whether a post-quantum key share was seen.
@@ -218,52 +226,50 @@ fn conflict(first: &ClientHello, second: &ClientHello) -> Option<Reason> {
 
 /// Reads a whole message, then has `tls-parser` read it too.
 fn read(message: &Message<'_>) -> Result<ClientHello, Rejected> {
-    let mut seen = Box::<Seen>::default();
+    let malformed = || Rejected::from(Reason::TlsMalformed);
+    let fixed = Fixed::read(&message.bytes).ok_or_else(malformed)?;
+    let legacy = Versions::up_to(fixed.legacy_version).max();
     let mut offer = Offer::default();
-    let hello = walk(message, &mut offer, &mut seen).and_then(|hello| {
-        let agreed = cross_check::client_hello(&message.bytes, &hello);
-        if agreed {
-            Ok(hello)
-        } else {
-            Err(Reason::TlsMalformed)
-        }
-    });
-    hello.map_err(|reason| {
-        seen.server_name = offer.server_name.log_text().into();
-        seen.version = offer
-            .listed_versions
-            .and_then(Versions::max)
-            .or(seen.version);
-        seen.pqc = offer
-            .key_shares
-            .iter()
-            .any(|&group| group::is_post_quantum(group));
-        Rejected { reason, seen }
-    })
-}
-
-fn walk(message: &Message<'_>, offer: &mut Offer, seen: &mut Seen) -> Result<ClientHello, Reason> {
-    let fixed = Fixed::read(&message.bytes).ok_or(Reason::TlsMalformed)?;
-    seen.version = Versions::up_to(fixed.legacy_version).max();
-    let extensions = extension::split(fixed.rest).ok_or(Reason::TlsMalformed)?;
-    offer.read(&extensions)?;
-    let mut cipher_suites = fixed.cipher_suites;
-    cipher_suites.retain(|&suite| !is_grease(suite));
-    Ok(ClientHello {
-        server_name: offer.server_name.clone(),
+    let offered = match extension::split(fixed.rest) {
+        Some(extensions) => offer.read(&extensions),
+        None => Err(Reason::TlsMalformed),
+    };
+    if let Err(reason) = offered {
+        let version = offer.listed_versions.and_then(Versions::max).or(legacy);
+        let seen = Box::new(Seen {
+            server_name: offer.server_name.shared_text(),
+            version,
+            pqc: has_post_quantum(&offer.key_shares),
+        });
+        return Err(Rejected { reason, seen });
+    }
+    let hello = ClientHello {
         versions: offer.versions(fixed.legacy_version),
+        server_name: offer.server_name,
         legacy_version: fixed.legacy_version,
         ech: if offer.ech { Ech::Present } else { Ech::Absent },
-        key_shares: offer.key_shares.as_slice().into(),
-        groups: offer.groups.as_slice().into(),
-        cipher_suites: cipher_suites.into_boxed_slice(),
-        alpn: offer.alpn.as_slice().into(),
-        session_id: fixed.session_id.into(),
+        key_shares: offer.key_shares,
+        groups: offer.groups,
+        cipher_suites: fixed.cipher_suites,
+        session_id: SmallVec::from_slice(fixed.session_id),
         random: fixed.random,
         early_data: offer.early_data,
         bytes: message.end,
         retry: None,
+    };
+    if cross_check::client_hello(&message.bytes, &hello) {
+        return Ok(hello);
+    }
+    let mut seen = hello.seen();
+    seen.version = seen.version.or(legacy);
+    Err(Rejected {
+        reason: Reason::TlsMalformed,
+        seen: Box::new(seen),
     })
+}
+
+fn has_post_quantum(groups: &[u16]) -> bool {
+    groups.iter().any(|&group| group::is_post_quantum(group))
 }
 
 /// The part of a ClientHello that has been the same since SSL 3.0.
@@ -271,7 +277,8 @@ struct Fixed<'a> {
     legacy_version: TlsVersion,
     random: [u8; 32],
     session_id: &'a [u8],
-    cipher_suites: Vec<u16>,
+    /// GREASE left out.
+    cipher_suites: CipherSuites,
     rest: Reader<'a>,
 }
 
@@ -283,7 +290,8 @@ impl<'a> Fixed<'a> {
         let legacy_version = TlsVersion(body.u16()?);
         let random = body.array()?;
         let session_id = body.vec8().filter(|id| id.remaining() <= 32)?.rest();
-        let cipher_suites = body.vec16()?.u16s().filter(|list| !list.is_empty())?;
+        let suites = body.vec16()?.u16s().filter(|list| list.len() > 0)?;
+        let cipher_suites = suites.filter(|&suite| !is_grease(suite)).collect();
         // The null method is compulsory (RFC 5246, section 7.4.1.2).
         body.vec8().filter(|methods| methods.rest().contains(&0))?;
         Some(Self {

@@ -20,7 +20,7 @@ use crate::progress::{Framed, Progress};
 #[derive(Debug)]
 pub struct Conversation {
     limits: Limits,
-    hello: ClientHello,
+    hello: Box<ClientHello>,
     request: Option<ServerHello>,
     answer: Option<ServerAnswer>,
     client: Framing,
@@ -34,7 +34,8 @@ pub struct Conversation {
 impl Conversation {
     /// Starts after `hello`.
     #[must_use]
-    pub fn new(hello: ClientHello, limits: Limits) -> Self {
+    pub fn new(hello: impl Into<Box<ClientHello>>, limits: Limits) -> Self {
+        let hello = hello.into();
         Self {
             limits,
             client: Framing::client(&hello),
@@ -73,7 +74,7 @@ impl Conversation {
             Progress::Refused(rejected) => Err(rejected.reason),
             Progress::Complete(hello) => {
                 let read = hello.bytes;
-                self.hello = hello;
+                *self.hello = hello;
                 self.client.pass_over(read);
                 self.client.repeated();
                 let second = std::mem::take(&mut self.second);
@@ -95,34 +96,42 @@ impl Conversation {
         } else {
             0
         };
-        if let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
-            self.pending.extend_from_slice(rest);
-            self.read_answers()?;
+        let rest = bytes.get(taken..).unwrap_or_default();
+        if !rest.is_empty() {
+            let mut pending = std::mem::take(&mut self.pending);
+            if pending.is_empty() {
+                // Nearly every answer comes in one piece and is read where it lies.
+                self.pending = self.read_answers(rest)?.to_vec();
+            } else {
+                pending.extend_from_slice(rest);
+                let left = self.read_answers(&pending)?.len();
+                pending.drain(..pending.len().saturating_sub(left));
+                self.pending = pending;
+            }
         }
         Ok(self.server.framed())
     }
 
-    /// Reads a HelloRetryRequest, then the answer proper: at most two turns with progress.
-    fn read_answers(&mut self) -> Result<(), Reason> {
-        while !self.pending.is_empty() {
+    /// Reads a HelloRetryRequest, then the answer proper: at most two turns with progress. What is
+    /// left is the beginning of an answer.
+    fn read_answers<'a>(&mut self, mut pending: &'a [u8]) -> Result<&'a [u8], Reason> {
+        while !pending.is_empty() {
             if self.request.is_some() && !self.hello.is_second() {
                 // An answer to a second hello that has not been sent.
                 return Err(Reason::TlsMalformed);
             }
-            let answer = match server_hello(&self.pending, &self.hello, &self.limits) {
-                Progress::Incomplete => return Ok(()),
+            let answer = match server_hello(pending, &self.hello, &self.limits) {
+                Progress::Incomplete => return Ok(pending),
                 Progress::Refused(reason) => return Err(reason),
                 Progress::Complete(answer) => answer,
             };
-            let pending = std::mem::take(&mut self.pending);
             let rest = pending.get(answer.bytes()..).unwrap_or_default();
             self.server.pass_over(answer.bytes());
             self.adopt(answer);
             let taken = self.server.advance(rest)?;
-            self.pending
-                .extend_from_slice(rest.get(taken..).unwrap_or_default());
+            pending = rest.get(taken..).unwrap_or_default();
         }
-        Ok(())
+        Ok(pending)
     }
 
     fn adopt(&mut self, answer: ServerAnswer) {
@@ -146,7 +155,7 @@ impl Conversation {
 
     /// The hello that counts: the second one, once there is one.
     #[must_use]
-    pub const fn hello(&self) -> &ClientHello {
+    pub fn hello(&self) -> &ClientHello {
         &self.hello
     }
 

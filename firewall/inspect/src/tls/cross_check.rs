@@ -35,7 +35,7 @@ pub(super) fn client_hello(message: &[u8], hello: &ClientHello) -> bool {
 }
 
 fn client_extensions(read: &TlsClientHelloContents<'_>, hello: &ClientHello) -> bool {
-    let mut names = Vec::new();
+    let mut names = Names::None;
     let mut versions = None;
     let mut key_share: &[u8] = &[];
     let mut block = Reader::new(read.ext.unwrap_or_default());
@@ -59,26 +59,38 @@ fn client_extensions(read: &TlsClientHelloContents<'_>, hello: &ClientHello) -> 
         .server_name
         .name()
         .map(|name| name.as_str().as_bytes());
-    let named = match (claimed, names.as_slice()) {
-        (Some(ours), [theirs]) => ours.eq_ignore_ascii_case(theirs),
-        (Some(_), _) => false,
+    let named = match (claimed, names) {
+        (Some(ours), Names::One(theirs)) => ours.eq_ignore_ascii_case(theirs),
+        (Some(_), Names::None | Names::Several) => false,
         (None, _) => true,
     };
     let offered = versions.unwrap_or_else(|| Versions::up_to(hello.legacy_version));
-    named && offered == hello.versions && key_shares(key_share) == hello.key_shares[..]
+    named && offered == hello.versions && key_shares(key_share).eq(hello.key_shares.iter().copied())
+}
+
+/// The server names that `tls-parser` sees.
+#[derive(Clone, Copy)]
+enum Names<'a> {
+    None,
+    One(&'a [u8]),
+    Several,
 }
 
 fn note<'a>(
     parsed: TlsExtension<'a>,
-    names: &mut Vec<&'a [u8]>,
+    names: &mut Names<'a>,
     versions: &mut Option<Versions>,
     key_share: &mut &'a [u8],
 ) {
     if let TlsExtension::SNI(list) = parsed {
-        names.extend(list.into_iter().map(|(_, name)| name));
+        for (_, name) in list {
+            *names = match names {
+                Names::None => Names::One(name),
+                Names::One(_) | Names::Several => Names::Several,
+            };
+        }
     } else if let TlsExtension::SupportedVersions(list) = parsed {
-        let list: Vec<u16> = list.iter().map(|version| version.0).collect();
-        *versions = Some(Versions::listed(&list));
+        *versions = Some(Versions::listed(list.iter().map(|version| version.0)));
     } else if let TlsExtension::KeyShare(content) = parsed {
         *key_share = content;
     }
@@ -97,18 +109,15 @@ fn matters(extension: &[u8]) -> bool {
     kind.is_some_and(|kind| matches!(kind, SERVER_NAME | SUPPORTED_VERSIONS | KEY_SHARE))
 }
 
-/// Groups in the content of a client's key_share, which `tls-parser` leaves as it stands.
-fn key_shares(content: &[u8]) -> Vec<u16> {
-    let mut groups = Vec::new();
+/// Groups in the content of a client's key_share, which `tls-parser` leaves as it stands; GREASE left out.
+fn key_shares(content: &[u8]) -> impl Iterator<Item = u16> {
     let mut list = Reader::new(content).vec16().unwrap_or(Reader::new(&[]));
-    while let Some(group) = list.u16() {
-        let Some(_share) = list.vec16() else {
-            break;
-        };
-        groups.push(group);
-    }
-    groups.retain(|&group| !is_grease(group));
-    groups
+    let groups = std::iter::from_fn(move || {
+        let group = list.u16()?;
+        let _share = list.vec16()?;
+        Some(group)
+    });
+    groups.filter(|&group| !is_grease(group))
 }
 
 /// Whether `tls-parser` reads `message` as our walk read it into `hello`.

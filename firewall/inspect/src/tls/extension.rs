@@ -1,7 +1,9 @@
 //! The extensions block of a hello: walked strictly, every vector consumed exactly.
 
 use policy::Reason;
+use smallvec::SmallVec;
 
+use super::client_hello::{Groups, KeyShares};
 use super::version::{TlsVersion, Versions};
 use super::{is_grease, server_name::ServerName};
 use crate::reader::Reader;
@@ -25,30 +27,60 @@ pub(super) struct Extension<'a> {
     pub(super) content: &'a [u8],
 }
 
+/// The extensions of a hello, in their order.
+#[derive(Debug, Clone)]
+pub(super) struct Extensions<'a> {
+    block: Reader<'a>,
+}
+
+impl<'a> Iterator for Extensions<'a> {
+    type Item = Extension<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(Extension {
+            kind: self.block.u16()?,
+            content: self.block.vec16()?.rest(),
+        })
+    }
+}
+
 /// Splits what follows the compression methods of a hello into its extensions.
 ///
 /// `None` unless the block is absent or fills the rest of the message exactly, its entries fill
 /// it exactly, and none of them overruns.
-pub(super) fn split(mut message: Reader<'_>) -> Option<Vec<Extension<'_>>> {
-    let mut found = Vec::new();
-    if message.is_empty() {
-        return Some(found);
+pub(super) fn split(mut message: Reader<'_>) -> Option<Extensions<'_>> {
+    let block = if message.is_empty() {
+        message
+    } else {
+        message.vec16()?
+    };
+    let mut entries = block;
+    while !entries.is_empty() {
+        entries.u16()?;
+        entries.vec16()?;
     }
-    let mut block = message.vec16()?;
-    while !block.is_empty() {
-        found.push(Extension {
-            kind: block.u16()?,
-            content: block.vec16()?.rest(),
-        });
-    }
-    message.is_empty().then_some(found)
+    message.is_empty().then_some(Extensions { block })
 }
 
 /// Whether a kind other than `except` stands there twice (RFC 8446, section 4.2).
-pub(super) fn has_duplicates(extensions: &[Extension<'_>], except: Option<u16>) -> bool {
-    let mut kinds: Vec<u16> = extensions.iter().map(|extension| extension.kind).collect();
-    kinds.sort_unstable();
-    kinds.windows(2).any(|pair| match pair {
+pub(super) fn has_duplicates(extensions: Extensions<'_>, except: Option<u16>) -> bool {
+    // Nearly all kinds are below 64; the others are few, unless somebody tries.
+    let mut low = 0_u64;
+    let mut high: SmallVec<[u16; 16]> = SmallVec::new();
+    for extension in extensions {
+        let kind = extension.kind;
+        if kind >= 64 {
+            high.push(kind);
+            continue;
+        }
+        let bit = 1_u64 << kind;
+        if low & bit != 0 && Some(kind) != except {
+            return true;
+        }
+        low |= bit;
+    }
+    high.sort_unstable();
+    high.windows(2).any(|pair| match pair {
         [one, other] => one == other && Some(*one) != except,
         _ => false,
     })
@@ -59,9 +91,8 @@ pub(super) fn has_duplicates(extensions: &[Extension<'_>], except: Option<u16>) 
 pub(super) struct Offer {
     pub(super) server_name: ServerName,
     pub(super) listed_versions: Option<Versions>,
-    pub(super) groups: Vec<u16>,
-    pub(super) key_shares: Vec<u16>,
-    pub(super) alpn: Vec<Box<[u8]>>,
+    pub(super) groups: Groups,
+    pub(super) key_shares: KeyShares,
     pub(super) ech: bool,
     pub(super) early_data: bool,
 }
@@ -71,9 +102,8 @@ impl Default for Offer {
         Self {
             server_name: ServerName::Absent,
             listed_versions: None,
-            groups: Vec::new(),
-            key_shares: Vec::new(),
-            alpn: Vec::new(),
+            groups: SmallVec::new(),
+            key_shares: SmallVec::new(),
             ech: false,
             early_data: false,
         }
@@ -82,12 +112,13 @@ impl Default for Offer {
 
 impl Offer {
     /// Reads every extension this module knows; on a refusal what was read before it stays.
-    pub(super) fn read(&mut self, extensions: &[Extension<'_>]) -> Result<(), Reason> {
-        for (index, extension) in extensions.iter().enumerate() {
-            let is_last = index + 1 == extensions.len();
-            self.take(extension, is_last).ok_or(Reason::TlsMalformed)?;
+    pub(super) fn read(&mut self, extensions: &Extensions<'_>) -> Result<(), Reason> {
+        let mut left = extensions.clone();
+        while let Some(extension) = left.next() {
+            let is_last = left.block.is_empty();
+            self.take(&extension, is_last).ok_or(Reason::TlsMalformed)?;
         }
-        if has_duplicates(extensions, Some(SERVER_NAME)) {
+        if has_duplicates(extensions.clone(), Some(SERVER_NAME)) {
             return Err(Reason::TlsMalformed);
         }
         Ok(())
@@ -98,15 +129,15 @@ impl Offer {
         match extension.kind {
             SERVER_NAME => self.take_server_name(extension.content),
             SUPPORTED_VERSIONS => {
-                let list = whole(content, Reader::vec8)?.u16s()?;
-                self.listed_versions = Some(Versions::listed(&not_empty(list)?));
+                let list = not_empty(whole(content, Reader::vec8)?.u16s()?)?;
+                self.listed_versions = Some(Versions::listed(list));
             }
             SUPPORTED_GROUPS => {
-                let list = whole(content, Reader::vec16)?.u16s()?;
-                self.groups = without_grease(not_empty(list)?);
+                let list = not_empty(whole(content, Reader::vec16)?.u16s()?)?;
+                self.groups = list.filter(|&group| !is_grease(group)).collect();
             }
-            KEY_SHARE => self.key_shares = without_grease(key_shares(content)?),
-            ALPN => self.alpn = protocols(content)?,
+            KEY_SHARE => self.key_shares = key_shares(content)?,
+            ALPN => return has_protocols(content),
             EARLY_DATA => {
                 self.early_data = true;
                 return content.is_empty().then_some(());
@@ -143,19 +174,14 @@ fn whole<'a>(
     content.is_empty().then_some(vector)
 }
 
-fn not_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
-    (!list.is_empty()).then_some(list)
+fn not_empty<T: ExactSizeIterator>(list: T) -> Option<T> {
+    (list.len() > 0).then_some(list)
 }
 
-fn without_grease(mut list: Vec<u16>) -> Vec<u16> {
-    list.retain(|&value| !is_grease(value));
-    list
-}
-
-/// Groups of the client's key shares (RFC 8446, section 4.2.8); no group twice.
-fn key_shares(content: Reader<'_>) -> Option<Vec<u16>> {
+/// Groups of the client's key shares (RFC 8446, section 4.2.8), GREASE left out; no group twice.
+fn key_shares(content: Reader<'_>) -> Option<KeyShares> {
     let mut list = whole(content, Reader::vec16)?;
-    let mut groups = Vec::new();
+    let mut groups = KeyShares::new();
     while !list.is_empty() {
         groups.push(list.u16()?);
         if list.vec16()?.is_empty() {
@@ -165,19 +191,23 @@ fn key_shares(content: Reader<'_>) -> Option<Vec<u16>> {
     let mut sorted = groups.clone();
     sorted.sort_unstable();
     sorted.dedup();
-    (sorted.len() == groups.len()).then_some(groups)
+    if sorted.len() != groups.len() {
+        return None;
+    }
+    groups.retain(|group| !is_grease(*group));
+    Some(groups)
 }
 
-/// Protocol names (RFC 7301, section 3.1).
-fn protocols(content: Reader<'_>) -> Option<Vec<Box<[u8]>>> {
+/// Whether these are protocol names (RFC 7301, section 3.1), at least one. Which is of no interest.
+fn has_protocols(content: Reader<'_>) -> Option<()> {
     let mut list = whole(content, Reader::vec16)?;
-    let mut names: Vec<Box<[u8]>> = Vec::new();
+    if list.is_empty() {
+        return None;
+    }
     while !list.is_empty() {
-        let name = list.vec8()?;
-        if name.is_empty() {
+        if list.vec8()?.is_empty() {
             return None;
         }
-        names.push(name.rest().into());
     }
-    not_empty(names)
+    Some(())
 }

@@ -208,6 +208,13 @@ impl Framing {
     }
 
     fn take_header(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
+        if self.filled == 0
+            && let Some(whole) = bytes.first_chunk::<HEADER_BYTES>()
+            && let Some(header) = Header::read(whole)?
+        {
+            self.record = Some((self.admit(header)?, header.length));
+            return Ok(HEADER_BYTES);
+        }
         let space = self.header.get_mut(self.filled..).unwrap_or_default();
         let taken = space.len().min(bytes.len());
         for (slot, &byte) in space.iter_mut().zip(bytes) {

@@ -4,7 +4,7 @@
 use policy::Reason;
 
 use super::client_hello::ClientHello;
-use super::extension::{self, Extension, KEY_SHARE, SUPPORTED_VERSIONS};
+use super::extension::{self, Extensions, KEY_SHARE, SUPPORTED_VERSIONS};
 use super::record::{ALERT, Collected, HEADER_BYTES, Header, Message, first_message};
 use super::version::TlsVersion;
 use super::{Limits, cross_check, group};
@@ -158,11 +158,11 @@ fn first_hello(
 fn read(message: &Message<'_>, client: &ClientHello) -> Result<ServerHello, Reason> {
     let fixed = Fixed::read(&message.bytes).ok_or(Reason::TlsMalformed)?;
     let extensions = extension::split(fixed.rest).ok_or(Reason::TlsMalformed)?;
-    if extension::has_duplicates(&extensions, None) {
+    if extension::has_duplicates(extensions.clone(), None) {
         return Err(Reason::TlsMalformed);
     }
     let is_retry = fixed.random == RETRY_RANDOM;
-    let selected = Selected::read(&extensions, is_retry).ok_or(Reason::TlsMalformed)?;
+    let selected = Selected::read(extensions, is_retry).ok_or(Reason::TlsMalformed)?;
     let hello = ServerHello {
         version: selected.version.unwrap_or(fixed.legacy_version),
         cipher: fixed.cipher,
@@ -263,7 +263,7 @@ struct Selected {
 }
 
 impl Selected {
-    fn read(extensions: &[Extension<'_>], is_retry: bool) -> Option<Self> {
+    fn read(extensions: Extensions<'_>, is_retry: bool) -> Option<Self> {
         let mut selected = Self {
             version: None,
             group: None,

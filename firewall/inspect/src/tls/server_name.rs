@@ -1,5 +1,7 @@
 //! The name a client asks for (RFC 6066, section 3), or why there is none to judge.
 
+use std::sync::Arc;
+
 use policy::{InvalidName, Name, Reason};
 
 use crate::escape::escape;
@@ -64,6 +66,16 @@ impl ServerName {
             Self::Claimed(name) => name.as_str(),
             Self::Absent => "",
             Self::Multiple(text) | Self::Malformed(text) | Self::IpLiteral(text) => text,
+        }
+    }
+
+    /// [`log_text`](Self::log_text), shared with the name where it is one.
+    #[must_use]
+    pub fn shared_text(&self) -> Arc<str> {
+        match self {
+            Self::Claimed(name) => name.shared(),
+            Self::Absent => Arc::default(),
+            Self::Multiple(text) | Self::Malformed(text) | Self::IpLiteral(text) => (**text).into(),
         }
     }
 

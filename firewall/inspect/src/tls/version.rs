@@ -64,9 +64,9 @@ impl Versions {
 
     /// What a `supported_versions` list offers.
     #[must_use]
-    pub fn listed(list: &[u16]) -> Self {
+    pub fn listed(list: impl IntoIterator<Item = u16>) -> Self {
         let mut versions = Self::default();
-        for &number in list.iter().filter(|&&number| !is_grease(number)) {
+        for number in list.into_iter().filter(|&number| !is_grease(number)) {
             versions.insert(TlsVersion(number));
         }
         versions
@@ -126,8 +126,8 @@ mod tests {
 
     #[test]
     fn grease_and_drafts_are_not_versions() {
-        assert_eq!(Versions::listed(&[0x7a7a, 0x7f1c]).max(), None);
-        let offered = Versions::listed(&[0x3a3a, 0x0304, 0x0303]);
+        assert_eq!(Versions::listed([0x7a7a, 0x7f1c]).max(), None);
+        let offered = Versions::listed([0x3a3a, 0x0304, 0x0303]);
         assert_eq!(offered.max(), Some(TlsVersion::TLS1_3));
         assert!(offered.contains(TlsVersion::TLS1_2));
         assert!(!offered.contains(TlsVersion::TLS1_1));

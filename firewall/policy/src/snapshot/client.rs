@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use foldhash::quality::RandomState;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
@@ -27,7 +28,7 @@ impl ClientRef {
 /// Single addresses, of which there are most, are hashed; the rest is a radix trie.
 #[derive(Debug, Default)]
 pub(super) struct PrefixTable {
-    hosts: HashMap<IpAddr, u32>,
+    hosts: HashMap<IpAddr, u32, RandomState>,
     v4: PrefixMap<Ipv4Net, u32>,
     v6: PrefixMap<Ipv6Net, u32>,
 }
@@ -36,7 +37,7 @@ impl PrefixTable {
     /// Numbers prefixes from 0.
     pub(super) fn build(prefixes: impl ExactSizeIterator<Item = IpNet>) -> Self {
         let mut table = Self {
-            hosts: HashMap::with_capacity(prefixes.len()),
+            hosts: HashMap::with_capacity_and_hasher(prefixes.len(), RandomState::default()),
             ..Self::default()
         };
         for (position, prefix) in prefixes.enumerate() {

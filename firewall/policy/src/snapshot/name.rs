@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use foldhash::quality::RandomState;
+
 use crate::{Draft, Entry, HostKeyPin, Kind, Name, Pattern, Transport};
 
 use super::port::works;
@@ -36,7 +38,7 @@ struct Slot {
 /// Every named entry of a draft.
 #[derive(Debug)]
 pub(super) struct NameIndex {
-    names: HashMap<Name, Slots>,
+    names: HashMap<Name, Slots, RandomState>,
     trie: PatternTrie,
     /// The patterns' literal lengths and postings.
     patterns: Vec<(usize, Slots)>,
@@ -104,7 +106,7 @@ impl NameIndex {
             }
         }
         let mut index = Self {
-            names: HashMap::new(),
+            names: HashMap::default(),
             trie: PatternTrie::default(),
             patterns: Vec::new(),
             postings: Vec::with_capacity(names.len() + patterns.len()),

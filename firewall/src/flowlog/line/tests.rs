@@ -25,7 +25,7 @@ fn sockets() -> impl Strategy<Value = SocketAddr> {
 }
 
 fn outcomes() -> impl Strategy<Value = Outcome> {
-    let reasons = prop::sample::select(&Reason::ALL[..]);
+    let reasons = prop::sample::select(Reason::ALL);
     prop_oneof![
         Just(Outcome::Allowed),
         reasons.prop_map(Outcome::Disallowed)
@@ -62,7 +62,7 @@ fn records() -> impl Strategy<Value = FlowRecord> {
         any::<bool>(),
         protos,
         prop::sample::select(vec!["", "1.3", "2.0"]),
-        prop::option::of(prop::sample::select(&Reason::ALL[..])),
+        prop::option::of(prop::sample::select(Reason::ALL)),
     );
     let more = (
         any::<(u64, u64, bool, bool)>(),
