@@ -73,3 +73,59 @@ fn an_address_nobody_has_is_answered_so() {
     );
     assert_eq!(daemon.published().len(), 1);
 }
+
+/// The old interface is gone, the new one has its address: at the next reading that is all there is of it.
+#[test]
+fn an_address_that_is_reused_has_its_new_interfaces_groups_alone() {
+    let stage = Stage::new();
+    stage.allow("postern:tls:old.example.com");
+    let api = &stage.cloud.api;
+    let fresh = api.group(&stage.vpc, "fresh").unwrap();
+    let (daemon, _sidecar) = stage.run();
+    daemon
+        .wait_policy(LIMIT, |snapshot| snapshot.clients.len() == 1)
+        .unwrap();
+    api.release(&stage.interface).unwrap();
+    let successor = api
+        .interface(&stage.subnet, "10.77.1.10", &[&fresh])
+        .unwrap();
+    let published = daemon
+        .wait_policy(LIMIT, |snapshot| {
+            let mut clients = snapshot.clients.iter();
+            clients.any(|client| client.instance == successor)
+        })
+        .unwrap();
+    let clients = &published.snapshot.clients;
+    assert_eq!(clients.len(), 1, "{clients:#?}");
+    assert_eq!(clients[0].groups, [fresh]);
+    assert!(names(&published.snapshot).is_empty());
+}
+
+/// A node's new interface sends from one address and has another that somebody else had: looking up
+/// the one takes the other away from its former owner, long before the next reading.
+#[test]
+fn what_is_looked_up_takes_a_reused_address_from_its_former_owner() {
+    let (stage, daemon, _sidecar) = slow();
+    let api = &stage.cloud.api;
+    let fresh = api.group(&stage.vpc, "fresh").unwrap();
+    api.release(&stage.interface).unwrap();
+    let successor = api
+        .interface(&stage.subnet, "10.77.1.50", &[&fresh])
+        .unwrap();
+    api.assign(&successor, "10.77.1.10").unwrap();
+    daemon
+        .unknown_client("10.77.1.50".parse().unwrap())
+        .unwrap();
+    let published = daemon
+        .wait_policy(LIMIT, |snapshot| {
+            let mut clients = snapshot.clients.iter();
+            clients.any(|client| client.net == "10.77.1.50/32".parse().unwrap())
+        })
+        .unwrap();
+    let reused = "10.77.1.10/32".parse().unwrap();
+    let clients = published.snapshot.clients.iter();
+    let owners: Vec<_> = clients.filter(|client| client.net == reused).collect();
+    assert_eq!(owners.len(), 1, "{owners:#?}");
+    assert_eq!(owners[0].instance, successor);
+    assert_eq!(owners[0].groups, [fresh]);
+}

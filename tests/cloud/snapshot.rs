@@ -111,6 +111,40 @@ fn every_address_of_every_interface_is_a_client() {
     );
 }
 
+/// A node of Kubernetes: pods have addresses of prefixes that are delegated to its interface, in either family.
+#[test]
+fn delegated_prefixes_and_ipv6_addresses_are_clients() {
+    let stage = Stage::new();
+    let v6 = [
+        ("NetworkInterfaceId", stage.interface.as_str()),
+        ("Ipv6Addresses.1", "2001:db8:77::10"),
+    ];
+    stage.cloud.api.ec2("AssignIpv6Addresses", &v6).unwrap();
+    for prefix in ["10.77.1.16/28", "2001:db8:77:0:1::/80"] {
+        stage.cloud.double.delegate(&stage.interface, prefix);
+    }
+    let (daemon, _sidecar) = stage.run();
+    let policy = daemon
+        .wait_policy(LIMIT, |snapshot| !snapshot.clients.is_empty())
+        .unwrap()
+        .snapshot;
+    let mut nets: Vec<String> = policy
+        .clients
+        .iter()
+        .map(|client| client.net.to_string())
+        .collect();
+    nets.sort_unstable();
+    let wanted = [
+        "10.77.1.10/32",
+        "10.77.1.16/28",
+        "2001:db8:77:0:1::/80",
+        "2001:db8:77::10/128",
+    ];
+    assert_eq!(nets, wanted);
+    let mut clients = policy.clients.iter();
+    assert!(clients.all(|client| client.groups == [stage.gid.clone()]));
+}
+
 #[test]
 fn without_configuration_the_instances_own_vpc_is_served() {
     let stage = Stage::new();
@@ -136,6 +170,9 @@ fn without_configuration_the_instances_own_vpc_is_served() {
         .collect();
     assert_eq!(nets, ["10.77.1.10/32"]);
     assert_eq!(policy["served"], serde_json::json!(["10.77.0.0/16"]));
+    let (with_token, without_token) = metadata.asked();
+    assert!(with_token > 0, "nothing was asked");
+    assert_eq!(without_token, 0, "version 1 was asked");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod limits;
 mod metadata;
 pub mod moto;
 mod pages;
+mod roles;
 mod scaling;
 mod sidecar;
 

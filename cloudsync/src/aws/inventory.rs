@@ -167,8 +167,8 @@ fn owned(raw: &NetworkInterface) -> Result<Owned, &'static str> {
 }
 
 /// Refuses a reading in which something moved from one page to the next: one interface in two
-/// states, or an address that two interfaces have at once within what one page after the other
-/// said.
+/// states. An address that went from one interface to another between their two pages is both's
+/// until the next reading, with a fault (DESIGN, section 4.3: equal prefixes add up).
 pub(super) fn consistent(found: impl Iterator<Item = Owned>) -> Result<Vec<Owned>, CloudError> {
     let mut by_id: BTreeMap<String, Owned> = BTreeMap::new();
     for owned in found {

@@ -187,6 +187,12 @@ impl Api {
         self.ec2_id("CreateNetworkInterface", &arguments, "networkInterfaceId")
     }
 
+    /// Deletes an interface; its addresses are free from then on.
+    pub fn release(&self, interface: &str) -> Result<()> {
+        let arguments = [("NetworkInterfaceId", interface)];
+        self.ec2("DeleteNetworkInterface", &arguments).map(drop)
+    }
+
     /// Puts an interface in other groups.
     pub fn regroup(&self, interface: &str, groups: &[&str]) -> Result<()> {
         let keys: Vec<String> = (1..=groups.len())
@@ -319,6 +325,12 @@ impl Api {
         Ok(Some(interface.to_owned()).filter(|interface| !interface.is_empty()))
     }
 
+    /// A new log group.
+    pub fn log_group(&self, name: &str) -> Result<()> {
+        self.logs("CreateLogGroup", &json!({"logGroupName": name}))
+            .map(drop)
+    }
+
     /// Days that a log group keeps its lines.
     pub fn retention(&self, group: &str) -> Result<Option<u64>> {
         let answer = self.logs("DescribeLogGroups", &json!({"logGroupNamePrefix": group}))?;
@@ -333,6 +345,10 @@ impl Api {
         let action = target;
         let body = request.to_string().into_bytes();
         let answer = self.call(service, "application/x-amz-json-1.1", Some(target), body)?;
+        // Some actions have nothing to say when they are done.
+        if answer.status() == 200 && answer.body.is_empty() {
+            return Ok(Value::Null);
+        }
         let value: Value = serde_json::from_slice(&answer.body).with_context(|| answer.text())?;
         if answer.status() != 200 {
             let code = value["__type"].as_str().unwrap_or_default();

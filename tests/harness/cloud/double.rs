@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::fault::{Break, Fault, ec2_error, error, logs_error};
 use super::http::{Message, exchange, form};
 use super::large::Large;
-use super::{limits, pages, scaling};
+use super::{limits, pages, roles, scaling};
 
 /// How the service behaves when it is well.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +50,8 @@ struct State {
     foreign: HashMap<String, String>,
     launches: BTreeSet<[String; 3]>,
     scaling: scaling::Groups,
+    roles: roles::Roles,
+    delegated: Vec<(String, String)>,
 }
 
 /// The running proxy; its threads end with the process.
@@ -174,6 +176,22 @@ impl Double {
         }
     }
 
+    /// Delegates a prefix to an interface, as a CNI asks for; moto knows of none.
+    pub fn delegate(&self, interface: &str, prefix: &str) {
+        let delegated = (interface.to_owned(), prefix.to_owned());
+        self.state().delegated.push(delegated);
+    }
+
+    /// Roles trust only who knows this external id.
+    pub fn trust(&self, external_id: &str) {
+        self.state().roles.trust(external_id);
+    }
+
+    /// Another account lets its role do nothing from now on.
+    pub fn close(&self, account: &str) {
+        self.state().roles.close(account);
+    }
+
     /// Has a parameter or secret of another account, which answers to its ARN in its own region alone.
     pub fn foreign(&self, arn: &str, body: &str) {
         self.state().foreign.insert(arn.to_owned(), body.to_owned());
@@ -233,6 +251,9 @@ impl Double {
             .headers
             .get("x-amz-target")
             .and_then(|target| target.split('.').nth(1));
+        if let Some(refusal) = self.state().roles.refusal(&service, request) {
+            return Ok((refusal, None));
+        }
         match (service.as_str(), target) {
             (_, Some(action)) => self.json(&service, action, request),
             ("ec2", None) => self.ec2(request),
@@ -251,6 +272,14 @@ impl Double {
         let fault = self.fault(&action, 1);
         if let Some(broken) = fault.and_then(|how| error(false, how)) {
             return Ok((broken, None));
+        }
+        if action == "AssumeRole" {
+            if let Some(refusal) = self.state().roles.distrust(&arguments) {
+                return Ok((refusal, fault));
+            }
+            let answer = exchange(self.moto, request)?;
+            self.state().roles.note(&arguments, &answer);
+            return Ok((answer, fault));
         }
         if action == "CompleteLifecycleAction" {
             return Ok((self.complete(&arguments), fault));
@@ -346,7 +375,8 @@ impl Double {
             std::thread::sleep(self.pace.page_time);
             let asked = argument("MaxResults").and_then(|size| size.parse().ok());
             let size = self.pace.page_items.min(asked.unwrap_or(1_000));
-            answer.body = one_page(&answer.text(), &action, (page, after.as_deref()), size)?;
+            let whole = pages::with_prefixes(answer.text(), &self.state().delegated);
+            answer.body = one_page(&whole, &action, (page, after.as_deref()), size)?;
             self.interlude(&action, page);
         }
         match fault {
@@ -503,7 +533,7 @@ fn service_of(request: &Message) -> String {
 }
 
 /// What a caller without the permission is told.
-fn denied(is_json: bool, permission: &str) -> Message {
+pub(super) fn denied(is_json: bool, permission: &str) -> Message {
     let words = format!("not authorized to perform: {permission}");
     if is_json {
         logs_error(400, "AccessDeniedException", &words)

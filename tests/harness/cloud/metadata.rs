@@ -2,6 +2,8 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -19,6 +21,8 @@ pub struct Metadata {
     vpc: String,
     instance: String,
     interface: String,
+    with_token: Arc<AtomicUsize>,
+    without_token: Arc<AtomicUsize>,
 }
 
 impl Metadata {
@@ -37,6 +41,8 @@ impl Metadata {
             vpc: vpc.to_owned(),
             instance: instance.to_owned(),
             interface: interface.to_owned(),
+            with_token: Arc::default(),
+            without_token: Arc::default(),
         };
         let server = this.clone();
         std::thread::spawn(move || {
@@ -51,6 +57,12 @@ impl Metadata {
     /// Its URL, for `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// How many questions came with a token, and how many without: those of version 1.
+    pub fn asked(&self) -> (usize, usize) {
+        let count = |questions: &AtomicUsize| questions.load(Ordering::SeqCst);
+        (count(&self.with_token), count(&self.without_token))
     }
 
     fn serve(&self, mut stream: TcpStream) -> Result<()> {
@@ -83,8 +95,10 @@ impl Metadata {
             .map(String::as_str)
             != Some(TOKEN)
         {
+            self.without_token.fetch_add(1, Ordering::SeqCst);
             return Message::answer(401, "text/plain", "");
         }
+        self.with_token.fetch_add(1, Ordering::SeqCst);
         let of_interface = format!("/latest/meta-data/network/interfaces/macs/{MAC}/");
         if let Some(what) = path.strip_prefix(&of_interface) {
             return match what {

@@ -97,6 +97,17 @@ fn items(content: &str) -> Vec<&str> {
     items
 }
 
+/// The answer with prefixes delegated to interfaces in it.
+pub(super) fn with_prefixes(body: String, delegated: &[(String, String)]) -> String {
+    delegated.iter().fold(body, |body, (interface, prefix)| {
+        let id = format!("<networkInterfaceId>{interface}</networkInterfaceId>");
+        let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
+        let item = format!("<item><{family}Prefix>{prefix}</{family}Prefix></item>");
+        let set = format!("<{family}PrefixSet>{item}</{family}PrefixSet>");
+        body.replace(&id, &format!("{id}{set}"))
+    })
+}
+
 /// The text of the first element of this name.
 pub(super) fn text_of<'a>(xml: &'a str, element: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{element}>"))?;
