@@ -1,6 +1,8 @@
 //! What stops Postern from starting, said plainly and with the right exit status.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use e2e::daemon::{INVENTORY, binary, postern};
 use e2e::packet::flags;
@@ -202,5 +204,49 @@ fn a_failed_start_leaves_no_open_path() {
 fn a_start_without_any_policy_passes_nothing() {
     let lab = Topology::new().unwrap();
     let _daemon = e2e::daemon::Daemon::start(&lab, "").unwrap();
+    assert_closed(&lab);
+}
+
+#[test]
+fn a_spool_of_a_wrong_mode_is_mended_at_start() {
+    let lab = Topology::new().unwrap();
+    let mut scene = crate::scene::Scene::new(&lab, Family::V4);
+    scene.daemon.kill().unwrap();
+    // The group that reads it must be one that this machine has.
+    let config = lab.file("postern.toml");
+    let mut text = fs::read_to_string(&config).unwrap();
+    if !text.contains("ipc_group") {
+        text.push_str("[users]\nipc_group = \"root\"\n");
+    }
+    fs::write(&config, text).unwrap();
+    let spool = lab.file("state").join("spool");
+    let folders = [spool.join("flow"), spool];
+    for (folder, mode) in folders.iter().zip([0o700, 0o777]) {
+        fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
+    }
+    scene.daemon.restart().unwrap();
+    let mode = |folder: &Path| fs::metadata(folder).unwrap().permissions().mode() & 0o7777;
+    for folder in &folders {
+        assert_eq!(mode(folder), 0o2750, "{}", folder.display());
+    }
+    // And it is written to.
+    scene.assert_refused(
+        "a mended spool",
+        &crate::scene::evil(),
+        &["name_not_allowed"],
+    );
+}
+
+#[test]
+fn a_spool_that_may_not_be_used_is_named_and_opens_nothing() {
+    let lab = Topology::new().unwrap();
+    let spool = lab.file("state").join("spool");
+    fs::create_dir_all(&spool).unwrap();
+    // Who starts it by hand is root, and keeps no right to go past this.
+    fs::set_permissions(&spool, Permissions::from_mode(0o000)).unwrap();
+    let (status, said) = run(&lab, "", INVENTORY);
+    assert_eq!(status, Some(1), "{said}");
+    let named = format!("opening the spool {}", spool.display());
+    assert!(said.contains(&named), "{said}");
     assert_closed(&lab);
 }
