@@ -3,10 +3,7 @@
 # Offline it works as well, where the base holds Debian's already.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
-wanted=$(sed -e 's/#.*//' /tmp/postern/packages.txt)
-if [ "$(dpkg --print-architecture)" != amd64 ]; then
-  wanted=$(echo "$wanted" | sed "s/linux-image-cloud-amd64/linux-image-cloud-$(dpkg --print-architecture)/")
-fi
+wanted=$(sed -e 's/#.*//' -e "s/-amd64/-$(dpkg --print-architecture)/" /tmp/postern/packages.txt)
 # shellcheck disable=SC2086
 if ! dpkg-query -W $wanted >/dev/null 2>&1; then
   apt-get -q update

@@ -16,8 +16,9 @@ install -m 0644 "$from/chrony.conf" /etc/chrony/chrony.conf
 if [ -f /boot/grub/grub.cfg ] && grep -q '"Postern"' /boot/grub/grub.cfg; then
   : # the qemu base's own, already as it must be
 elif [ -d /etc/default/grub.d ]; then
-  # shellcheck disable=SC2016 # read by update-grub
-  echo 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX console=tty0 console=ttyS0,115200 panic=5"' >/etc/default/grub.d/90-postern.cfg
+  # Where an arm64 machine's serial console is, its firmware says.
+  case $(dpkg --print-architecture) in amd64) console="console=tty0 console=ttyS0,115200 " ;; *) console= ;; esac
+  echo "GRUB_CMDLINE_LINUX=\"\$GRUB_CMDLINE_LINUX ${console}panic=5\"" >/etc/default/grub.d/90-postern.cfg
   update-grub
 fi
 
@@ -32,16 +33,18 @@ for unit in systemd-networkd.service postern.service; do
   mkdir -p "/etc/systemd/system/$unit.d"
   printf '[Unit]\nRequires=postern-lockdown.service\nAfter=postern-lockdown.service\n' >"/etc/systemd/system/$unit.d/lockdown.conf"
 done
-# The daemon may read later only what is there when it starts: the folder of the resolvers' list is systemd-resolved's.
-printf '[Unit]\nWants=systemd-resolved.service\nAfter=systemd-resolved.service\n' \
-  >/etc/systemd/system/postern.service.d/resolvers.conf
+# The daemon waits for its files and the lockdown, and for nothing else that starts with the machine.
+printf '[Unit]\nDefaultDependencies=no\nAfter=local-fs.target systemd-tmpfiles-setup.service\nConflicts=shutdown.target\nBefore=shutdown.target\n' \
+  >/etc/systemd/system/postern.service.d/early.conf
+# It may read later only what is there when it starts: the folder of the resolvers' list is systemd-resolved's.
+echo 'd /run/systemd/resolve 0755 systemd-resolve systemd-resolve -' >/etc/tmpfiles.d/postern-resolvers.conf
 mkdir -p /etc/systemd/system/postern-cloudsync.service.d
 printf '[Unit]\nRequires=postern-configure.service\nAfter=postern-configure.service\n' \
   >/etc/systemd/system/postern-cloudsync.service.d/configured.conf
 install -m 0644 "$from/postern.toml" /etc/postern/postern.toml
 systemctl enable systemd-networkd systemd-resolved chrony postern-lockdown postern postern-tune postern-forwarded.timer postern-configure \
-  postern-cloudsync serial-getty@ttyS0
-# The way in is the session manager, the serial console or IAP, as the cloud's own permissions say.
+  postern-cloudsync
+# On the serial console systemd itself starts a login, wherever the kernel's is. The way in is the session manager, the serial console or IAP, as the cloud's own permissions say.
 systemctl disable ssh.service ssh.socket sshd-keygen.service 2>/dev/null || true
 systemctl mask ssh.service ssh.socket systemd-networkd-wait-online.service
 passwd --lock root
@@ -49,6 +52,14 @@ passwd --lock root
 # Nothing here is for a desktop, and every unit less is a boot sooner.
 systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
   man-db.timer fstrim.timer grub-common.service systemd-pcrmachine.service systemd-tpm2-setup.service systemd-tpm2-setup-early.service
+# Nor does anything here use these file systems, or look at these files: each is a process of its own, and some load modules.
+systemctl mask dev-hugepages.mount dev-mqueue.mount proc-sys-fs-binfmt_misc.automount sys-fs-fuse-connections.mount \
+  sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount systemd-network-generator.service systemd-pstore.service \
+  getty@tty1.service
+mkdir -p /etc/systemd/system-generators
+for generator in gpt-auto hibernate-resume rc-local run ssh system-update sysv tpm2; do
+  ln -sf /dev/null "/etc/systemd/system-generators/systemd-$generator-generator"
+done
 mkdir -p /etc/systemd/journald.conf.d
 printf '[Journal]\nStorage=persistent\nSystemMaxUse=64M\n' >/etc/systemd/journald.conf.d/postern.conf
 mkdir -p /etc/systemd/system.conf.d
