@@ -5,9 +5,11 @@
 //! frames a thread carries to and from the namespaces' links ([`wire`]).
 
 pub mod build;
+pub mod clock;
 pub mod guest;
 pub mod metadata;
 pub mod report;
+pub mod shipped;
 pub mod stage;
 mod wire;
 

@@ -41,14 +41,26 @@ claims! {
     parts_run_as_their_own_users
     /// No program listens for a login.
     nobody_can_log_in_over_the_network
-    /// 1 GiB: a quarter as many entries as KiB; receive steering; the MTU of EC2's way out.
+    /// 1 GiB: a quarter as many entries as KiB; receive steering; the MTU of EC2's network and of its way out.
     machine_is_sized_by_memory_and_processors
+    /// Both of ours: manuals, completions, commented settings, CycloneDX, licences.
+    packages_bring_manuals_completions_settings_and_notices
+    /// chrony, through the ruleset, from the link-local address.
+    clock_follows_the_clouds_own_time_service
+    /// A client that no interface of the account has.
+    overlay_of_user_data_is_laid_over_the_clouds_clients
+    /// By systemd's own measure.
+    units_are_hardened
+    /// Nothing was killed for memory in all that was tried.
+    one_gibibyte_is_enough
     /// systemd brings it back; judged flows do not notice.
     killed_daemon_comes_back_and_judges
     /// Stopped, it stays away until somebody starts it.
     without_a_daemon_nothing_new_leaves_and_health_says_so
-    /// Nor does one that has the wrong owner: it is made again before the daemon starts.
+    /// It is made again before the daemon starts.
     missing_spool_folder_does_not_keep_the_daemon_down
+    /// Root's, closed to everybody, with all that is in it: given back to the daemon before it starts.
+    spool_of_the_wrong_owner_and_mode_is_mended_at_start
     /// DESIGN, section 7: losses of the log are counted, packets are judged.
     full_disk_stops_no_packet
     /// DESIGN, section 7: a year ahead, and back.

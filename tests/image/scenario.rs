@@ -8,6 +8,7 @@ use e2e::topology::{API, EVIL};
 use e2e::wait;
 
 mod aws;
+mod contents;
 mod faults;
 mod gcp;
 mod judged;

@@ -36,7 +36,7 @@ const NEEDED: [(&str, &str); 16] = [
 
 /// Our shell scripts: a folder, and names in it.
 const SCRIPTS: [&str; 6] = [
-    "packer/build-base build-packages",
+    "packer/build-base build-packages manifest measure-boot",
     "packer/provision/*",
     "firewall/packaging/libexec/*",
     "firewall/packaging/debian/postinst prerm postrm",
@@ -53,7 +53,12 @@ pub fn prerequisites() -> Result<()> {
         bail!("an image has files of many owners: run this tier as root");
     }
     crate::prerequisites::ensure()?;
-    let missing: Vec<&str> = NEEDED
+    install(&NEEDED)
+}
+
+/// Makes sure that files are there, by the packages that bring them.
+pub(super) fn install(needed: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = needed
         .iter()
         .filter(|(file, _)| !Path::new(file).exists())
         .map(|(_, package)| *package)
@@ -189,26 +194,39 @@ pub fn differences() -> Result<BTreeSet<String>> {
         once_more(folder)?;
     }
     let [first, second] = &made;
-    let mut differ = BTreeSet::new();
-    for entry in fs::read_dir(first.join("packages"))? {
-        let package = entry?.path();
-        let name = package.file_name().unwrap_or_default();
-        if fs::read(&package)? != fs::read(second.join("packages").join(name))? {
-            differ.insert(name.display().to_string());
-        }
-    }
+    let mut differ = different_files(&first.join("packages"), &second.join("packages"))?;
     let lines = |folder: &Path| -> Result<BTreeSet<String>> {
         let text = fs::read_to_string(folder.join("appliance.manifest")).context("no manifest")?;
         Ok(text.lines().map(ToOwned::to_owned).collect())
     };
-    let path = |line: &String| line.rsplit(' ').next().unwrap_or(line).to_owned();
     differ.extend(
         lines(first)?
             .symmetric_difference(&lines(second)?)
-            .map(path),
+            .map(|line| path_of(line).to_owned()),
     );
     for folder in &made {
         fs::remove_dir_all(folder).context("clearing up")?;
+    }
+    Ok(differ)
+}
+
+/// The path that a line of a manifest (`packer/manifest`) is about.
+pub fn path_of(line: &str) -> &str {
+    line.rsplit(' ').next().unwrap_or(line)
+}
+
+/// The files of a folder that another one has not, or not with the same bytes.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn different_files(first: &Path, second: &Path) -> Result<BTreeSet<String>> {
+    let mut differ = BTreeSet::new();
+    for entry in fs::read_dir(first).with_context(|| format!("reading {}", first.display()))? {
+        let file = entry?.path();
+        let name = file.file_name().unwrap_or_default();
+        if fs::read(&file)? != fs::read(second.join(name)).unwrap_or_default() {
+            differ.insert(name.display().to_string());
+        }
     }
     Ok(differ)
 }
@@ -219,13 +237,7 @@ fn once_more(to: &Path) -> Result<()> {
         fs::remove_dir_all(to).context("clearing what was made before")?;
     }
     fs::create_dir_all(to)?;
-    // The base is taken as it is: what the archive holds is not ours.
-    for entry in fs::read_dir(folder()?)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "tar") {
-            fs::hard_link(&path, to.join(path.file_name().unwrap_or_default()))?;
-        }
-    }
+    share_base(to)?;
     let name = to
         .file_name()
         .and_then(|name| name.to_str())
@@ -234,6 +246,18 @@ fn once_more(to: &Path) -> Result<()> {
     let packages = to.join("packages");
     let words = packages.to_str().context("a path in UTF-8")?;
     script("build-base", &["--cache", "--appliance", words], name)
+}
+
+/// Has a folder's images made of what the archive held for ours: that is not ours to compare.
+pub(super) fn share_base(to: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder()?)? {
+        let path = entry?.path();
+        let link = to.join(path.file_name().unwrap_or_default());
+        if path.extension().is_some_and(|ending| ending == "tar") && !link.exists() {
+            fs::hard_link(&path, link)?;
+        }
+    }
+    Ok(())
 }
 
 /// Unpacks the image's kernel for the boot tier's guest, which runs what needs hand-made packets: its folder.
@@ -311,7 +335,8 @@ pub fn newer_packages(to: &Path) -> Result<()> {
         .arg("."))
 }
 
-fn script(name: &str, words: &[&str], out: &str) -> Result<()> {
+/// Runs one of Packer's scripts, whose output goes to a folder below [`folder`].
+pub(super) fn script(name: &str, words: &[&str], out: &str) -> Result<()> {
     let folder = folder()?;
     let mut command = Command::new(Path::new(ROOT).join("packer").join(name));
     command.args(words).arg("--out").arg(folder.join(out));
@@ -322,7 +347,7 @@ fn script(name: &str, words: &[&str], out: &str) -> Result<()> {
 }
 
 /// Runs to the end; what it says is kept, and its end quoted when it fails.
-fn run(command: &mut Command) -> Result<()> {
+pub(super) fn run(command: &mut Command) -> Result<()> {
     let name = Path::new(command.get_program())
         .file_name()
         .unwrap_or_default()

@@ -61,7 +61,7 @@ const SHELL: &str = "[Unit]\nDescription=Shell of the image tier\nAfter=systemd-
 [Service]\nExecStart=/bin/sh -c 'stty -F /dev/ttyS1 raw -echo; cat | /bin/sh'\nStandardInput=tty-force\nStandardOutput=tty\n\
 StandardError=tty\nTTYPath=/dev/ttyS1\nRestart=always\nRestartSec=1\n";
 /// Notes what the processors have done, idling left out, in seconds, once the daemon is ready.
-const CLOCK: &str = "[Unit]\nAfter=postern.service\n[Service]\nType=oneshot\nExecStart=/bin/sh -c \
+const CLOCK: &str = "[Unit]\nDefaultDependencies=no\nAfter=postern.service\n[Service]\nType=oneshot\nExecStart=/bin/sh -c \
 \"awk '/^cpu / { print ($$2 + $$3 + $$4 + $$7 + $$8) / 100 }' /proc/stat > /run/cpu-at-ready\"\n";
 const WANTS: &str = "[Unit]\nWants=image-tier-shell.service image-tier-clock.service\n";
 

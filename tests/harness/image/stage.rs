@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::clock;
 use super::guest::{INSIDE_MAC, OUTSIDE_MAC};
 use super::metadata::{Metadata, join};
 use super::wire::Wire;
@@ -59,10 +60,11 @@ impl Stage {
             ];
             namespace.run("ethtool", &off)?;
         }
-        topology.internet.ip(&format!(
-            "addr add {}/32 dev {INTERNET_IF}\n",
-            super::metadata::ADDRESS
-        ))?;
+        for address in [super::metadata::ADDRESS, clock::ADDRESS] {
+            let add = format!("addr add {address}/32 dev {INTERNET_IF}\n");
+            topology.internet.ip(&add)?;
+        }
+        clock::serve(&topology.internet)?;
         let metadata = Metadata::start(&topology.internet)?;
         let outside = topology.capture_outside()?;
         let authority = Authority::new(topology.files.path())?;
@@ -225,7 +227,8 @@ fn dhcp_outside(topology: &Topology) -> Result<Child> {
             format!("--dhcp-host={OUTSIDE_MAC},203.0.113.1"),
             format!("--dhcp-option=3,{gateway}"),
             format!("--dhcp-option=6,{resolver}"),
-            "--dhcp-option=26,1500".to_owned(),
+            // EC2's, whatever the way out has.
+            "--dhcp-option=26,9001".to_owned(),
         ],
     )
 }

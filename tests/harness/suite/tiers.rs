@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{ROOT, Runner, cargo, nextest};
 use crate::evidence;
-use crate::image::build;
+use crate::image::{build, shipped};
 use crate::prerequisites;
 
 /// A part of the suite.
@@ -45,7 +45,7 @@ impl Tier {
             Self::Wire => wire(runner, long),
             Self::Boot => boot(runner),
             Self::Cloud => cloud(runner, long),
-            Self::Image => image(runner),
+            Self::Image => image(runner, long),
             Self::Terraform => terraform(runner),
         }
     }
@@ -217,7 +217,7 @@ fn scale(runner: &mut Runner) -> Result<()> {
 }
 
 /// With the programs the other tiers have built: of one commit, whichever that is.
-fn image(runner: &mut Runner) -> Result<()> {
+fn image(runner: &mut Runner, long: bool) -> Result<()> {
     let ready = runner.prepare("image: prerequisites", build::prerequisites)?
         && runner.prepare("image: moto", || {
             crate::cloud::moto::environment().map(drop)
@@ -245,7 +245,24 @@ fn image(runner: &mut Runner) -> Result<()> {
         "--no-tests",
         "fail",
     ]);
-    runner.command("image: its kernel", &mut tests)
+    runner.command("image: its kernel", &mut tests)?;
+    if long { as_shipped(runner) } else { Ok(()) }
+}
+
+/// Optimised packages and what Packer makes of them, twice or for arm64: most of an hour.
+fn as_shipped(runner: &mut Runner) -> Result<()> {
+    let ready = runner.prepare("long: prerequisites", shipped::prerequisites)?
+        && runner.prepare("long: packages", shipped::packages)?;
+    if !ready {
+        return Ok(());
+    }
+    // The tests say what is missing where one of these fails.
+    runner.prepare("long: packages once more", shipped::packages_again)?;
+    runner.prepare("long: packer build", shipped::packer)?;
+    runner.prepare("long: packages for arm64", shipped::arm64_packages)?;
+    let mut tests = run_tests()?;
+    tests.args(["-p", "e2e", "--test", "shipped", "--no-capture"]);
+    runner.command("long: what ships", &mut tests)
 }
 
 fn terraform(runner: &mut Runner) -> Result<()> {

@@ -11,7 +11,7 @@ use e2e::image::{Guest, Machine, Report, Setup, Stage};
 use e2e::topology::{API, EVIL};
 use e2e::wait;
 
-use super::{BOOT, SOON, enforces, faults, told};
+use super::{BOOT, SOON, contents, enforces, faults, told};
 
 /// Runs both boots.
 ///
@@ -22,14 +22,16 @@ pub(super) fn run(stage: &Stage, disk: &Path, report: &mut Report) -> Result<()>
         page_items: 20,
         page_time: Duration::from_millis(10),
     })?;
-    let vpc = account(&cloud)?;
+    let (vpc, gid) = account(&cloud)?;
     stage.cloud(Some(cloud.double.address()));
-    stage.metadata.be(Role::Aws(metadata(stage, &vpc)));
+    stage.metadata.be(Role::Aws(metadata(stage, &vpc, &gid)));
     let mut guest = Guest::start(stage, disk, Setup::new(Machine::Aws))?;
     guest.wait_shell(BOOT)?;
     first_boot(stage, &cloud, &mut guest, report);
     inside(stage, &mut guest, report);
+    contents::run(&mut guest, report);
     faults::run(stage, &mut guest, report);
+    contents::memory(&mut guest, report);
     guest.power_off()?;
 
     stage.cloud(None);
@@ -151,6 +153,10 @@ fn inside(stage: &Stage, guest: &mut Guest, report: &mut Report) {
         )?;
         let pinned: Vec<&str> = pinned.split_whitespace().filter(|word| !word.ends_with(':')).collect();
         ensure!(pinned == ["0", "1"], "queue threads on {pinned:?}");
+        let buffer = guest.run("cat /proc/sys/net/core/rmem_max")?;
+        ensure!(buffer == "33554432", "receive buffers of {buffer} bytes");
+        // The card takes what its network carries, and the way out is known for less.
+        guest.run("grep -qx 9001 /sys/class/net/en*/mtu")?;
         let route = guest.run("ip route show default")?;
         ensure!(route.contains("mtu 1500"), "{route}");
         Ok(())
@@ -235,24 +241,25 @@ pub(super) fn green(stage: &Stage) -> Result<String> {
     wait::until(SOON, || health(stage).ok()).context("health never answers that all is well")
 }
 
-/// An account with one client in one group that may reach two names; its network.
-fn account(cloud: &Cloud) -> Result<String> {
+/// An account with one client in one group that may reach two names; its network and the group.
+fn account(cloud: &Cloud) -> Result<(String, String)> {
     let vpc = cloud.api.vpc("10.77.0.0/16")?;
     let subnet = cloud.api.subnet(&vpc, "10.77.1.0/24")?;
     let gid = cloud.api.group(&vpc, "web")?;
     cloud.api.interface(&subnet, "10.77.1.10", &[&gid])?;
     let rule = Rule::https("postern:tls:api.allowed.example,recorder.allowed.example");
     cloud.api.allow(&gid, rule)?;
-    Ok(vpc)
+    Ok((vpc, gid))
 }
 
 /// What the instance is told about itself.
-fn metadata(stage: &Stage, vpc: &str) -> BTreeMap<String, String> {
+fn metadata(stage: &Stage, vpc: &str, gid: &str) -> BTreeMap<String, String> {
     let user_data = format!(
         "[postern]\nappliance = \"{APPLIANCE}\"\n\
          [cloudsync.aws]\nregion = \"{REGION}\"\nendpoint_url = \"{}\"\nelastic_ip = false\n\
          [cloudsync.poll]\ninterval_s = 1.0\n\
-         [cloudsync.preferences]\nallow_private_answers = [\"203.0.113.0/24\"]\n",
+         [cloudsync.preferences]\nallow_private_answers = [\"203.0.113.0/24\"]\n\
+         [[overlay.client]]\naddress = \"10.77.1.66\"\ninstance = \"on-premises\"\ngroups = [\"{gid}\"]\n",
         stage.endpoint()
     );
     let interface = format!("/latest/meta-data/network/interfaces/macs/{MAC}");

@@ -43,6 +43,10 @@ pub(super) fn run(stage: &Stage, guest: &mut Guest, report: &mut Report) {
         ensure!(mode == "postern:postern-ipc 2750", "{mode}");
         enforces(stage, guest)
     });
+    report.claim(
+        "spool_of_the_wrong_owner_and_mode_is_mended_at_start",
+        |_| spool_of_somebody_else(stage, guest),
+    );
     report.claim("full_disk_stops_no_packet", |_| {
         let mut judged = Judged::open(stage)?;
         guest.run(FILL)?;
@@ -71,6 +75,26 @@ fn without_a_daemon(stage: &Stage, judged: &mut Judged) -> Result<()> {
     ensure!(health(stage).is_err(), "health is green without a daemon");
     judged.goes_on().context("with the daemon stopped")?;
     stage.nothing_unlisted_left()
+}
+
+fn spool_of_somebody_else(stage: &Stage, guest: &mut Guest) -> Result<()> {
+    guest.run(
+        "systemctl stop postern; cd /var/lib/postern && chown -R root:root spool && chmod 0700 spool spool/* && \
+         systemctl start postern",
+    )?;
+    for folder in ["", "/flow", "/end", "/dns", "/config"] {
+        let is = guest.run(&format!(
+            "stat -c '%U:%G %a' /var/lib/postern/spool{folder}"
+        ))?;
+        ensure!(is == "postern:postern-ipc 2750", "spool{folder}: {is}");
+    }
+    enforces(stage, guest)?;
+    // A refusal is written, by the daemon, for the group that ships it.
+    guest.wait_for(
+        "cd /var/lib/postern/spool/flow && ls | grep -q . && test -z \"$(find . -type f ! '(' -user postern -group postern-ipc ')')\"",
+        SOON,
+    )?;
+    Ok(())
 }
 
 fn upgrade(stage: &Stage, guest: &mut Guest) -> Result<()> {
