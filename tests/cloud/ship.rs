@@ -115,6 +115,34 @@ fn what_was_spooled_is_read_back_equal_each_stream_in_its_own() {
     );
 }
 
+/// Terraform makes the group and decides how long it keeps lines; the streams are the appliance's in any case.
+#[test]
+fn a_group_that_is_managed_elsewhere_is_waited_for_and_left_as_it_is() {
+    let scene = Scene::new();
+    let daemon = DaemonDouble::start(scene.folder.path()).unwrap();
+    let lines = [line(now(), 0)];
+    scene.segment("flow", 1, &lines);
+    let mut sidecar = scene.sidecar("group_managed = true\nretention_days = 30\n");
+    sidecar.start().unwrap();
+    let double = &scene.cloud.double;
+    assert!(
+        double.wait_calls("CreateLogStream", 2, LIMIT),
+        "{}",
+        sidecar.output()
+    );
+    assert!(daemon.shipped().is_empty(), "{:?}", daemon.shipped());
+    scene.cloud.api.log_group("postern").unwrap();
+    assert!(
+        wait::holds(LIMIT, || !daemon.shipped().is_empty()),
+        "{}",
+        sidecar.output()
+    );
+    assert_eq!(scene.messages("flow"), lines);
+    assert_eq!(double.calls("CreateLogGroup"), 0);
+    assert_eq!(double.calls("PutRetentionPolicy"), 0);
+    assert_eq!(scene.cloud.api.retention("postern").unwrap(), None);
+}
+
 #[test]
 fn batches_keep_within_the_limits_of_the_service() {
     let scene = Scene::new();
