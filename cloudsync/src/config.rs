@@ -389,4 +389,18 @@ mod tests {
         let config = Config::parse(text, Path::new("x")).unwrap();
         assert_eq!(config.poll.interval(), Duration::from_millis(250));
     }
+
+    #[test]
+    fn an_appliance_is_replaced_and_let_go_on_by_the_designs_limits() {
+        let aws = Config::parse("", Path::new("x")).unwrap().aws;
+        let health = &aws.health;
+        let limits = [
+            health.window(),
+            health.uptime(),
+            health.pause(),
+            aws.launch_wait(),
+        ];
+        assert_eq!(limits.map(|limit| limit.as_secs()), [60, 300, 1_800, 120]);
+        assert!(health.report);
+    }
 }

@@ -328,3 +328,25 @@ fn dry_run(sidecar: &Sidecar) -> serde_json::Value {
     let errors = String::from_utf8_lossy(&output.stderr);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"))
 }
+
+/// A VPC may use the groups of another, and a shared subnet those of its owner.
+#[test]
+fn a_group_of_another_vpc_is_read_like_one_of_this() {
+    let stage = Stage::new();
+    let api = &stage.cloud.api;
+    stage.allow("postern:tls:here.example.com");
+    let elsewhere = api.vpc("10.99.0.0/16").unwrap();
+    let gid = api.group(&elsewhere, "theirs").unwrap();
+    api.allow(&gid, Rule::https("postern:tls:there.example.com"))
+        .unwrap();
+    api.regroup(&stage.interface, &[&stage.gid, &gid]).unwrap();
+    let (daemon, _sidecar) = stage.run();
+    let policy = daemon
+        .wait_policy(LIMIT, |snapshot| snapshot.groups.len() == 2)
+        .unwrap()
+        .snapshot;
+    assert_eq!(names(&policy), ["here.example.com", "there.example.com"]);
+    assert!(policy.faults.is_empty(), "{:?}", policy.faults);
+    assert_eq!(policy.clients[0].groups.len(), 2);
+    assert!(policy.clients[0].groups.contains(&gid));
+}
