@@ -30,6 +30,7 @@ mod every_packet;
 mod explain;
 mod fail_closed;
 mod fail_closed_matrix;
+mod flows_command;
 mod fragments;
 mod harness_itself;
 mod hello_rules;
