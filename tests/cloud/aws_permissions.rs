@@ -152,3 +152,26 @@ fn preflight_names_each_trouble_and_one_fix() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn preflight_names_a_wrong_clock_and_a_group_that_nobody_can_read() {
+    let stage = Stage::new();
+    stage.allow("postern:tls:api.example.com");
+    let gone = stage.cloud.api.group(&stage.vpc, "gone").unwrap();
+    let groups = [stage.gid.as_str(), gone.as_str()];
+    stage.cloud.api.regroup(&stage.interface, &groups).unwrap();
+    stage.cloud.api.delete_group(&gone).unwrap();
+    stage.cloud.double.say_date("Tue, 01 Jan 2030 00:00:00 GMT");
+    let output = appliance(&stage).command("preflight", &[]).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let has = |start: &str, what: &str| {
+        let mut lines = text.lines().filter(|line| line.starts_with(start));
+        lines.any(|line| line.contains(what))
+    };
+    assert!(has("BAD  clock", "169.254.169.123"), "{text}");
+    assert!(
+        has("BAD  ", &gone) && has("BAD  ", &stage.interface),
+        "{text}"
+    );
+}

@@ -52,6 +52,7 @@ struct State {
     scaling: scaling::Groups,
     roles: roles::Roles,
     delegated: Vec<(String, String)>,
+    date: Option<&'static str>,
 }
 
 /// The running proxy; its threads end with the process.
@@ -233,7 +234,10 @@ impl Double {
         let Some(request) = Message::read(&mut stream)? else {
             return Ok(());
         };
-        let (answer, cut) = self.answer(&request)?;
+        let (mut answer, cut) = self.answer(&request)?;
+        if let Some(date) = self.state().date {
+            answer.headers.insert("date".to_owned(), date.to_owned());
+        }
         let bytes = answer.bytes();
         let end = match cut {
             Some(Break::Cut) => bytes.len() - answer.body.len() / 2 - 1,
@@ -242,6 +246,11 @@ impl Double {
         };
         stream.write_all(&bytes[..end])?;
         Ok(())
+    }
+
+    /// Has every answer say it was sent then (RFC 9110, section 6.6.1).
+    pub fn say_date(&self, date: &'static str) {
+        self.state().date = Some(date);
     }
 
     /// The answer, and whether it is to be cut on its way.
