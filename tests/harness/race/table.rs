@@ -92,7 +92,11 @@ fn conditions(results: &Results) -> String {
         "Medians of {} rounds, in brackets the smallest and the largest; {calm}. {} processors of {model}, Linux {}.\n\n",
         results.rounds.len(),
         std::thread::available_parallelism().map_or(0, usize::from),
-        read("/proc/sys/kernel/osrelease").trim(),
+        read("/proc/sys/kernel/osrelease")
+            .trim()
+            .split('-')
+            .next()
+            .unwrap_or_default(),
     )
 }
 
