@@ -334,8 +334,8 @@ impl Worker {
         }
     }
 
-    /// Turns to a new policy: every verdict from here on is given under it.
-    fn adopt(&mut self, policy: &Snapshot) {
+    /// Does something with what the inspector judges by, at this moment.
+    fn with<R>(&mut self, policy: &Snapshot, work: impl FnOnce(&mut Self, &Env<'_>) -> R) -> R {
         let store = Arc::clone(&self.surroundings.bindings);
         let bindings = Under {
             store: &store,
@@ -346,7 +346,12 @@ impl Worker {
             policy,
             bindings: &bindings,
         };
-        self.inspector.handle_policy(&env);
+        work(self, &env)
+    }
+
+    /// Turns to a new policy: every verdict from here on is given under it.
+    fn adopt(&mut self, policy: &Snapshot) {
+        self.with(policy, |this, env| this.inspector.handle_policy(env));
         let now_ms = self.surroundings.clock.mono_ms();
         self.in_use.since_ms.store(now_ms, Ordering::Release);
         self.in_use
@@ -356,17 +361,7 @@ impl Worker {
 
     /// Judges a few undecided flows by a new policy, between packets: a full table would keep those waiting for long.
     fn rejudge(&mut self, policy: &Snapshot) {
-        let store = Arc::clone(&self.surroundings.bindings);
-        let bindings = Under {
-            store: &store,
-            policy,
-        };
-        let env = Env {
-            now: self.surroundings.clock.now(),
-            policy,
-            bindings: &bindings,
-        };
-        self.inspector.handle_backlog(&env);
+        self.with(policy, |this, env| this.inspector.handle_backlog(env));
         self.perform(policy);
     }
 
@@ -410,27 +405,21 @@ impl Worker {
     }
 
     fn take_orders(&mut self, policy: &Snapshot) -> bool {
-        let store = Arc::clone(&self.surroundings.bindings);
-        let bindings = Under {
-            store: &store,
-            policy,
-        };
-        let env = Env {
-            now: self.surroundings.clock.now(),
-            policy,
-            bindings: &bindings,
-        };
         let mut go_on = true;
-        for order in self.mailbox.take() {
-            match order {
-                Order::Answer(sought, answer) => {
-                    self.inspector.handle_answer(&env, &sought, answer);
+        self.with(policy, |this, env| {
+            for order in this.mailbox.take() {
+                match order {
+                    Order::Answer(sought, answer) => {
+                        this.inspector.handle_answer(env, &sought, answer);
+                    }
+                    Order::NoSuchClient(client) => {
+                        this.inspector.handle_no_such_client(env, client);
+                    }
+                    Order::Wake => {}
+                    Order::Stop => go_on = false,
                 }
-                Order::NoSuchClient(client) => self.inspector.handle_no_such_client(&env, client),
-                Order::Wake => {}
-                Order::Stop => go_on = false,
             }
-        }
+        });
         self.perform(policy);
         go_on
     }
@@ -441,23 +430,15 @@ impl Worker {
         if received.datagrams == 0 {
             return Ok(0);
         }
-        let store = Arc::clone(&self.surroundings.bindings);
-        let bindings = Under {
-            store: &store,
-            policy,
-        };
-        let env = Env {
-            now: self.surroundings.clock.now(),
-            policy,
-            bindings: &bindings,
-        };
-        for event in batch.events() {
-            match event {
-                Event::Packet(packet) => self.take_packet(&env, &packet),
-                Event::Damaged(id) => self.verdicts.push(id, Action::Drop),
-                Event::Refused(_) | Event::Unreadable(_) | Event::Other => {}
+        self.with(policy, |this, env| {
+            for event in batch.events() {
+                match event {
+                    Event::Packet(packet) => this.take_packet(env, &packet),
+                    Event::Damaged(id) => this.verdicts.push(id, Action::Drop),
+                    Event::Refused(_) | Event::Unreadable(_) | Event::Other => {}
+                }
             }
-        }
+        });
         self.perform(policy);
         Ok(received.datagrams)
     }
@@ -475,24 +456,15 @@ impl Worker {
     }
 
     fn expire(&mut self, policy: &Snapshot) {
-        let now = self.surroundings.clock.now();
+        let now_ms = self.surroundings.clock.mono_ms();
         if self
             .inspector
             .poll_timeout()
-            .is_none_or(|at_ms| at_ms > now.mono_ms)
+            .is_none_or(|at_ms| at_ms > now_ms)
         {
             return;
         }
-        let store = Arc::clone(&self.surroundings.bindings);
-        let bindings = Under {
-            store: &store,
-            policy,
-        };
-        self.inspector.handle_timeout(&Env {
-            now,
-            policy,
-            bindings: &bindings,
-        });
+        self.with(policy, |this, env| this.inspector.handle_timeout(env));
         self.perform(policy);
     }
 
@@ -546,22 +518,11 @@ impl Worker {
 
     /// Refuses a flow whose SYN the kernel does not carry, if as many SYNs found no port as were refused for that.
     fn look_for_port(&mut self, flow: &FlowKey, policy: &Snapshot) {
-        let now = self.surroundings.clock.now();
         let looked = self.ports.is_without(&mut self.conntrack, &tuple_of(flow));
         match looked {
             Ok(false) => {}
             Ok(true) => {
-                let store = Arc::clone(&self.surroundings.bindings);
-                let bindings = Under {
-                    store: &store,
-                    policy,
-                };
-                let env = Env {
-                    now,
-                    policy,
-                    bindings: &bindings,
-                };
-                self.inspector.handle_no_port(&env, flow);
+                self.with(policy, |this, env| this.inspector.handle_no_port(env, flow));
             }
             Err(error) => tracing::debug!(%error, "looking whether a SYN is carried"),
         }
