@@ -5,9 +5,11 @@
 //! so that a flow judged by an earlier process is known by name, ends with its line and is judged
 //! again like any other.
 
+mod complete;
 mod end;
 mod ledger;
 mod rejudge;
+mod sweep;
 mod table;
 
 use std::collections::{HashSet, VecDeque};
@@ -29,7 +31,7 @@ use thiserror::Error;
 use crate::background;
 use crate::bindings::BindingStore;
 use crate::clock::{Clock, unix_ms};
-use crate::conntrack::{Conntrack, DestroyListener, Entry, MarkFilter};
+use crate::conntrack::{Conntrack, DestroyListener, Entry};
 use crate::flowlog::FlowLog;
 use crate::marks;
 use crate::netlink::NetlinkError;
@@ -38,9 +40,11 @@ use crate::raw::{RawError, RawSender};
 use crate::tally::Tally;
 use crate::wake::{self, Mailbox, Sender};
 
+use complete::Complete;
 use end::TimeOuts;
 use ledger::Ledger;
 use rejudge::{Ending, Rejudging};
+use sweep::Sweep;
 use table::{FlowTable, Key, Taken};
 
 /// What this thread is told.
@@ -115,7 +119,8 @@ pub fn start(settings: FlowSettings) -> Result<(Sender<FlowEvent>, FlowThread), 
         rejudging: None,
         endings: VecDeque::new(),
         compare_at: None,
-        sweep_at: Instant::now(),
+        sweep: Sweep::new(),
+        complete: None,
         live: Arc::clone(&live),
     };
     let thread = std::thread::Builder::new()
@@ -166,8 +171,10 @@ struct Follower {
     endings: VecDeque<Ending>,
     /// When to look for flows that are gone without an event.
     compare_at: Option<Instant>,
-    /// When to have the kernel remove what has expired.
-    sweep_at: Instant,
+    /// Which flows the kernel is to look at next.
+    sweep: Sweep,
+    /// Since when every flow the kernel carries is known here; `None` when some may not be.
+    complete: Option<Complete>,
     live: Arc<AtomicU64>,
 }
 
@@ -212,17 +219,21 @@ impl Follower {
         for record in known {
             self.remember(Arc::new(record), true);
         }
-        // Whatever of them is gone by now has had its event, or never will.
-        self.compare_at = Some(Instant::now() + SETTLED);
         match self.find_orphans() {
             Ok(orphans) => {
+                // Whatever of them is gone by now has had its event, or never will.
+                let settled = if count > 0 { SETTLED } else { COMPARE_EVERY };
+                self.compare_at = Some(Instant::now() + settled);
                 if count > 0 || !orphans.is_empty() {
                     let orphans = orphans.len();
                     tracing::info!(known = count, orphans, "flows from before the start");
                 }
             }
             // They are looked for again at the next policy.
-            Err(error) => tracing::error!(%error, "looking for flows from before the start"),
+            Err(error) => {
+                self.compare_at = Some(Instant::now() + SETTLED);
+                tracing::error!(%error, "looking for flows from before the start");
+            }
         }
     }
 
@@ -232,7 +243,11 @@ impl Follower {
             PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
         ];
         let now = Instant::now();
-        let due = [self.compare_at, self.endings.front().map(|next| next.at)];
+        let due = [
+            self.compare_at,
+            self.endings.front().map(|next| next.at),
+            self.sweep.due(self.flows.len()),
+        ];
         let next = due.into_iter().flatten().min();
         let idle_ms = match (&self.rejudging, next) {
             (Some(rejudging), _) => rejudging.patience_ms(),
@@ -322,15 +337,13 @@ impl Follower {
     }
 
     /// Has the kernel remove entries whose time is up. By itself it may take a minute longer when
-    /// there are few, and the end line would be late and count that minute; with many it does not.
+    /// there are few, and the end line would be late; with many it does not.
     fn sweep(&mut self) {
-        let now = Instant::now();
-        if self.sweep_at > now || self.flows.len() == 0 || self.flows.len() > SWEPT_MAX {
+        let some = self.sweep.next(&self.flows);
+        if some.is_empty() {
             return;
         }
-        self.sweep_at = now + SWEEP_EVERY;
-        // A dump passes over the whole table, and removes before it filters.
-        if let Err(error) = self.conntrack.dump(Some(NOTHING), |_| {}) {
+        if let Err(error) = self.conntrack.meet(&some) {
             tracing::debug!(%error, "removing expired entries");
         }
     }
@@ -338,8 +351,14 @@ impl Follower {
     /// Finds flows that are gone and whose event never came. Their counters are lost with it.
     fn compare_with_table(&mut self) {
         let mut present = HashSet::new();
+        let flows = &mut self.flows;
         let dumped = self.conntrack.dump(None, |entry| {
-            present.insert(Key::of(&entry.original));
+            let key = Key::of(&entry.original);
+            present.insert(key);
+            // By now there is none, if nothing is wrong with what is done above.
+            if rejudge::JUDGED.passes(entry.mark) && flows.insert_unknown(key) {
+                tracing::warn!(?key, "the kernel carries a flow that is not known");
+            }
         });
         if dumped.is_err() {
             // A dump that may lack entries proves nothing; the next one will.
@@ -359,8 +378,15 @@ impl Follower {
 
     /// Takes in the flows that the kernel carries and that are not known here; returns those, with
     /// the part of their mark that says which generation judged them.
+    ///
+    /// Passes over the kernel's table only if there may be some.
     fn find_orphans(&mut self) -> Result<Vec<(Key, Option<u16>)>, NetlinkError> {
         let mut orphans = Vec::new();
+        let now = Complete::now(&self.settings);
+        if self.complete.is_some_and(|then| then.still_holds(&now)) {
+            return Ok(orphans);
+        }
+        self.complete = None;
         let flows = &mut self.flows;
         let dumped = self.conntrack.dump(Some(rejudge::JUDGED), |entry| {
             let key = Key::of(&entry.original);
@@ -369,8 +395,12 @@ impl Follower {
             }
         });
         match dumped {
+            Ok(()) => {
+                self.complete = Some(now);
+                Ok(orphans)
+            }
             // What the dump missed is found at the next change, or ends by itself.
-            Ok(()) | Err(NetlinkError::Interrupted) => Ok(orphans),
+            Err(NetlinkError::Interrupted) => Ok(orphans),
             Err(error) => Err(error),
         }
     }
@@ -383,14 +413,6 @@ const GATHER: Duration = Duration::from_millis(3);
 /// Flows remembered; about 600 bytes each.
 const FLOWS_MAX: usize = 1 << 20;
 const IDLE_MS: u16 = 1_000;
-const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// Flows up to which expired entries are removed on time.
-const SWEPT_MAX: usize = 50_000;
-/// A mark that no entry has.
-const NOTHING: MarkFilter = MarkFilter {
-    value: u32::MAX,
-    mask: u32::MAX,
-};
 /// How often flows are compared with the kernel's table for no special reason.
 const COMPARE_EVERY: Duration = Duration::from_secs(900);
 /// How long after the last overrun, or the start, an event may still come.

@@ -80,6 +80,11 @@ impl Tally {
         add(&self.flows_forgotten, flows);
     }
 
+    /// How many that are.
+    pub fn flows_forgotten(&self) -> u64 {
+        self.flows_forgotten.load(Ordering::Relaxed)
+    }
+
     /// Counts that conntrack events were lost.
     pub fn count_conntrack_overrun(&self) {
         add(&self.conntrack_overruns, 1);

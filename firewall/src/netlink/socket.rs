@@ -244,6 +244,34 @@ impl Requester {
         self.exchange(write, |_| Ok(Reply::More))
     }
 
+    /// Sends `count` requests in one system call, each of which the kernel answers with one message, and reads those
+    /// answers without looking at them. For what asking alone does.
+    ///
+    /// # Errors
+    /// The transport's own. A refusal is an answer.
+    pub fn ask(
+        &mut self,
+        count: usize,
+        mut write: impl FnMut(&mut MessageWriter, u32, usize),
+    ) -> Result<(), NetlinkError> {
+        self.sequence = self.sequence.wrapping_add(1).max(1);
+        self.writer.clear();
+        for index in 0..count {
+            write(&mut self.writer, self.sequence, index);
+        }
+        self.socket.send(self.writer.as_bytes())?;
+        let mut answers = 0;
+        while answers < count {
+            let length = self.socket.receive(&mut self.buffer)?;
+            for message in Messages::new(self.buffer.get(..length).unwrap_or_default()) {
+                if message?.sequence == self.sequence {
+                    answers = answers.saturating_add(1);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Sends one request and hands every message of the answer to `each` until the kernel acknowledges, ends the dump,
     /// or `each` says that the answer is complete.
     ///

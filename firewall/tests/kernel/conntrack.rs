@@ -130,3 +130,48 @@ fn end_of_a_flow_is_reported_with_its_counts() {
         assert_eq!(marks::judged_generation(entry.mark), Some(7));
     }
 }
+
+#[test]
+fn entry_whose_time_is_up_leaves_when_it_is_met() {
+    let world = World::new();
+    world.install(&layout());
+    echo(&world, 443);
+    let _decider = world.decide(judging);
+    world.within(Place::Firewall, || {
+        let time_out = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
+        std::fs::write(time_out, "1").unwrap();
+    });
+    for family in [V4, V6] {
+        let mut stream = dial(&world, family, 443).unwrap();
+        stream.write_all(b"hello").unwrap();
+        stream.read_exact(&mut [0; 5]).unwrap();
+        let flow = Tuple {
+            protocol: 6,
+            source: stream.local_addr().unwrap(),
+            destination: stream.peer_addr().unwrap(),
+        };
+        world.within(Place::Firewall, move || {
+            let mut listener = DestroyListener::open().unwrap();
+            let mut table = Conntrack::open().unwrap();
+            // More than go into one call, of which the kernel knows one.
+            let mut all: Vec<Tuple> = (1..100)
+                .map(|port| {
+                    let mut other = flow;
+                    other.source.set_port(port);
+                    other
+                })
+                .collect();
+            all.insert(40, flow);
+            let mut ended = Vec::new();
+            eventually("the end is reported", || {
+                table.meet(&all).unwrap();
+                listener
+                    .receive(|entry| ended.push(entry.original))
+                    .unwrap();
+                !ended.is_empty()
+            });
+            assert_eq!(ended, [flow]);
+            assert_eq!(table.get(&flow).unwrap(), None);
+        });
+    }
+}
