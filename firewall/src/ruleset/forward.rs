@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::counter::Counter;
 use super::statement::{
     Expression, ICMP, ICMPV6, Statement, TCP, UDP, accept, and, any_flag, assign, at_least,
-    at_most, below, bits, count, ct, ct_mark, ct_state, differ, drop, equal, field, goto, ipv4,
-    ipv6, jump, masquerade, meta, offload, original, packet_mark, packet_marked, prefix, queue,
-    reply, reset, set_of, set_packet_mark, transport, unreachable, within_limit,
+    at_most, below, bits, count, ct, ct_mark, ct_state, differ, drop, equal, field, go_back, goto,
+    ipv4, ipv6, jump, masquerade, meta, offload, original, packet_mark, packet_marked, prefix,
+    queue, reply, reset, set_of, set_packet_mark, transport, unreachable, within_limit,
 };
 use super::{Builder, Ipv6Egress, Layout, QueueForm, limit, options};
 use crate::marks::{
@@ -120,6 +120,16 @@ fn hygiene(builder: &mut Builder, layout: &Layout) {
     ] {
         sampled(builder, chain, counter);
         dropped(builder, chain, "the rest", counter, Vec::new());
+    }
+    // An entry has the addresses of the packet that made it, and that one came by here: two look-ups less for each
+    // packet of a flow.
+    let mut looked_at = vec![HYGIENE_V4];
+    if layout.ipv6_egress != Ipv6Egress::Off {
+        looked_at.push(HYGIENE_V6);
+    }
+    for chain in looked_at {
+        let why = "its first packet was looked at";
+        builder.rule(chain, why, [ct_state(&["established"]), go_back()]);
     }
     for (chain, protocol, addresses) in [
         (HYGIENE_V4, "ip", special_v4()),
