@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use inspect::{
     Answer, Category, Counters, Env, FlowKey, FlowRecord, Inspector, Limits, Output, Sought,
@@ -36,9 +36,11 @@ use crate::tally::Tally;
 use crate::wake::{self, Mailbox, Sender};
 use crate::witness::Witness;
 
+mod linger;
 mod ports;
 mod translate;
 
+use linger::Linger;
 use ports::Ports;
 use translate::{action_of, class_of, segment_of, tuple_of};
 
@@ -196,9 +198,10 @@ impl BoundQueue {
             beat: Arc::clone(&beat),
             inspector: Inspector::new(limits),
             ports,
+            news: Vec::with_capacity(NEWS_ROOM),
             counted: Counters::default(),
             undecided: 0,
-            lingers_until: None,
+            linger: Linger::new(Instant::now()),
             surroundings,
         };
         let thread = std::thread::Builder::new()
@@ -288,10 +291,11 @@ struct Worker {
     inspector: Inspector,
     ports: Ports,
     verdicts: VerdictBatch,
+    /// What other threads are told once packets are answered; empty but for its room between two turns.
+    news: Vec<Output>,
     counted: Counters,
     undecided: u64,
-    /// Until when the thread looks for more packets before it sleeps.
-    lingers_until: Option<Instant>,
+    linger: Linger,
     surroundings: Surroundings,
 }
 
@@ -321,7 +325,7 @@ impl Worker {
             if ready.packets {
                 match self.take_packets(&policy, &mut batch) {
                     Ok(0) => std::thread::yield_now(),
-                    Ok(_) => self.lingers_until = Some(Instant::now() + LINGER),
+                    Ok(taken) => self.linger.after(taken, Instant::now()),
                     Err(error) => {
                         // Without its thread a queue drops everything: closed, and seen by health.
                         tracing::error!(%error, "a queue thread ends");
@@ -369,15 +373,12 @@ impl Worker {
         if self.inspector.has_backlog() {
             return self.look(PollTimeout::ZERO);
         }
-        if let Some(until) = self.lingers_until {
-            if Instant::now() < until {
-                // The queue itself says whether there are packets: asking `poll` first is a system call more.
-                return Ready {
-                    packets: true,
-                    orders: self.mailbox.is_rung(),
-                };
-            }
-            self.lingers_until = None;
+        if self.linger.goes_on() {
+            // The queue itself says whether there are packets: asking `poll` first is a system call more.
+            return Ready {
+                packets: true,
+                orders: self.mailbox.is_rung(),
+            };
         }
         let timeout = match self.inspector.poll_timeout() {
             None => PollTimeout::from(IDLE_MS),
@@ -468,7 +469,8 @@ impl Worker {
         self.perform(policy);
     }
 
-    /// Does what the inspector wants, in its order; verdicts between two resets go in one send.
+    /// Does what the inspector wants with packets, in its order; verdicts between two resets go in one send. Then
+    /// tells the other threads: a packet does not wait for one of them to be woken.
     fn perform(&mut self, policy: &Snapshot) {
         while let Some(output) = self.inspector.poll_output() {
             match output {
@@ -495,25 +497,46 @@ impl Worker {
                         tracing::warn!(%error, "deleting a connection entry");
                     }
                 }
-                Output::Query(query) => {
-                    let name = query.sought.name.clone();
-                    if !self.surroundings.witness.ask(self.index, query) {
-                        // The packet's hold ends by itself; nothing is allowed meanwhile.
-                        tracing::debug!(%name, "too many look-ups wait");
-                    }
-                }
                 Output::Unanswered(flow) => self.look_for_port(&flow, policy),
-                // A report lost here is repeated with the client's next SYN.
-                Output::UnknownClient(client) => drop(self.surroundings.unknown.try_send(client)),
-                Output::Record(record) => {
-                    self.note(&record);
-                    self.log(record, policy);
-                }
-                Output::Claimed(record) => self.note(&record),
-                Output::Session(record) => self.log(record, policy),
+                Output::Query(_)
+                | Output::UnknownClient(_)
+                | Output::Record(_)
+                | Output::Claimed(_)
+                | Output::Session(_) => self.news.push(output),
             }
         }
         self.answer();
+        let mut news = std::mem::take(&mut self.news);
+        for output in news.drain(..) {
+            self.tell(output, policy);
+        }
+        self.news = news;
+    }
+
+    /// Tells another thread.
+    fn tell(&self, output: Output, policy: &Snapshot) {
+        match output {
+            Output::Query(query) => {
+                let name = query.sought.name.clone();
+                if !self.surroundings.witness.ask(self.index, query) {
+                    // The packet's hold ends by itself; nothing is allowed meanwhile.
+                    tracing::debug!(%name, "too many look-ups wait");
+                }
+            }
+            // A report lost here is repeated with the client's next SYN.
+            Output::UnknownClient(client) => drop(self.surroundings.unknown.try_send(client)),
+            Output::Record(record) => {
+                self.note(&record);
+                self.log(record, policy);
+            }
+            Output::Claimed(record) => self.note(&record),
+            Output::Session(record) => self.log(record, policy),
+            Output::Verdict { .. }
+            | Output::Reset(_)
+            | Output::Ending(_)
+            | Output::Forget(_)
+            | Output::Unanswered(_) => {}
+        }
     }
 
     /// Refuses a flow whose SYN the kernel does not carry, if as many SYNs found no port as were refused for that.
@@ -594,9 +617,8 @@ impl Worker {
     }
 }
 
-/// How long the thread looks for more after the last packet before it sleeps. The packets of a handshake follow each
-/// other by less than this, and waking a sleeping processor for each takes longer than all that is done with it.
-const LINGER: Duration = Duration::from_micros(120);
+/// Records of one turn for which there is room from the start.
+const NEWS_ROOM: usize = 256;
 /// Answers that may wait for a queue thread.
 const ORDERS_MAX: usize = 16_384;
 /// Longest sleep, so that counters are never older than this.
