@@ -36,8 +36,11 @@ struct Arguments {
     /// postern,before` and POSTERN_BEFORE naming another build, before and after come from one run.
     #[arg(long, conflicts_with_all = ["quick", "publish"])]
     connections: bool,
+    /// Measures what is shared: new connections a second, latency, refusals and downloads, in seven rounds.
+    #[arg(long, conflicts_with_all = ["quick", "publish", "connections"])]
+    shared: bool,
     /// Measures sizes of policy up to 100,000 names and 50,000 clients and a reload under load, and nothing else.
-    #[arg(long, conflicts_with_all = ["publish", "connections"])]
+    #[arg(long, conflicts_with_all = ["publish", "connections", "shared"])]
     policy: bool,
     /// Prints `results.json` instead of the table.
     #[arg(long)]
@@ -62,12 +65,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     eprintln!("building postern and the load generator");
     lab::build::release(&["firewall", "load"])?;
     netns::become_root()?;
-    let effort = match (arguments.quick, arguments.connections) {
+    let effort = match (arguments.quick, arguments.connections || arguments.shared) {
         (true, _) => Effort::QUICK,
         (false, true) => Effort::CONNECTIONS,
         (false, false) => Effort::FULL,
     };
     let effort = Effort {
+        only_connections: arguments.connections,
+        only_shared: arguments.shared,
         only_policy: arguments.policy,
         ..effort
     };

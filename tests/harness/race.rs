@@ -71,7 +71,7 @@ pub fn run(effort: &Effort, contestants: &[Kind], say: &mut dyn FnMut(&str)) -> 
         }
         rounds.push(round);
     }
-    if effort.only_connections {
+    if effort.only_connections || effort.only_shared {
         return Ok(Results::of(rounds, Vec::new(), extra::Extra::default()).without(left_out));
     }
     say("memory of flows");

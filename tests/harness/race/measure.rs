@@ -24,6 +24,8 @@ pub struct Effort {
     pub clients: u32,
     /// New connections and nothing else, for work on them.
     pub only_connections: bool,
+    /// Latency and what else everything on every processor shows, and nothing else.
+    pub only_shared: bool,
     /// Sizes of policy and a reload, and nothing else.
     pub only_policy: bool,
 }
@@ -37,6 +39,7 @@ impl Effort {
         names: 100_000,
         clients: 50_000,
         only_connections: false,
+        only_shared: false,
         only_policy: false,
     };
     /// What work on the packet path is measured by.
@@ -54,6 +57,7 @@ impl Effort {
         names: 10_000,
         clients: 10_000,
         only_connections: false,
+        only_shared: false,
         only_policy: false,
     };
 }
@@ -181,7 +185,9 @@ pub fn one(stage: &Stage, kind: Kind, effort: &Effort) -> Result<Figures> {
     if !effort.only_connections {
         figures = shared(stage, kind, seconds)?;
     }
-    split(stage, kind, effort, &mut figures)?;
+    if !effort.only_shared {
+        split(stage, kind, effort, &mut figures)?;
+    }
     Ok(figures)
 }
 
