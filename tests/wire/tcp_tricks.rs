@@ -1,9 +1,9 @@
 //! TCP played loosely (EVASIONS 17 to 21, 24 to 27, 29): only a plain handshake and a plain stream carry a hello.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::hello::ClientHello;
-use e2e::packet::{flags, options};
+use e2e::packet::{Seen, flags, options};
 use e2e::topology::{PUPPET, RECORDER, Topology};
 
 use crate::scene::{EVIL_MARK, Scene, allowed, evil, isn};
@@ -55,6 +55,27 @@ both_families! {
         let tcp = scene.connect();
         tcp.put(&tcp.segment(0, flags::FIN | flags::PSH | flags::ACK, &whole)).unwrap();
         assert!(scene.recorder.got(&whole), "a hello and a close in one segment");
+    }
+}
+
+both_families! {
+    /// A client that dies in the middle of its hello: its own reset cannot overtake the bytes that are held, so the
+    /// server is told in its place, and does not keep a connection nobody has for as long as a hello may take.
+    fn a_reset_behind_half_a_hello_ends_it_for_the_server_too(family) {
+        let lab = Topology::new().unwrap();
+        let scene = Scene::new(&lab, family);
+        let tcp = scene.connect();
+        let begun = Instant::now();
+        tcp.push(0, &allowed()[..80]).unwrap();
+        tcp.put(&tcp.segment(80, flags::RST | flags::ACK, &[])).unwrap();
+        let at_server = |seen: &Seen| seen.to == scene.recorder.address && seen.from.port() == tcp.local.port();
+        let told = scene.outside.wait_for(|seen| at_server(seen) && seen.has(flags::RST));
+        let told = told.expect("the server was not told");
+        assert!(begun.elapsed() < HELLO_TIME / 2, "{:?}", begun.elapsed());
+        let syn = scene.outside.matching(|seen| at_server(seen) && seen.is_tcp(flags::SYN));
+        assert_eq!(told.seen.seq, syn[0].seq.wrapping_add(1), "which got no byte");
+        assert_eq!(scene.reason(&tcp), "hello_incomplete");
+        assert_eq!(scene.payload_out(), []);
     }
 }
 
@@ -250,3 +271,6 @@ both_families! {
         assert!(left.iter().all(|seen| seen.is_tcp(flags::SYN)), "{left:?}");
     }
 }
+
+/// How long a client may take for its hello (`inspect::Limits::hello_ms`).
+const HELLO_TIME: Duration = Duration::from_secs(10);

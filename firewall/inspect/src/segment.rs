@@ -167,7 +167,8 @@ impl Inspector {
     }
 
     /// A reset is believed when its number is exactly the next one (RFC 5961, section 3.2),
-    /// and waits behind held data so that it cannot overtake it.
+    /// and waits behind held data so that it cannot overtake it. Behind a message that is not complete it would wait for
+    /// nothing, and the server keep a connection that no client has: that ends now.
     fn rst(
         &mut self,
         env: &Env<'_>,
@@ -182,6 +183,11 @@ impl Inspector {
             return self.close(env, flow);
         }
         if segment.payload.is_empty() && segment.seq == half.sent_to() {
+            if side == Side::Client && matches!(flow.stage, Stage::AwaitingClient) {
+                self.answer(token, Verdict::Drop);
+                return self.refuse_for(env, flow, side, Reason::HelloIncomplete);
+            }
+            let half = flow.half_mut(side);
             let (start, end) = (segment.seq, segment.seq);
             half.hold(Held {
                 token,

@@ -202,6 +202,26 @@ fn row_18_a_true_reset_closes_and_nothing_more_passes() {
 }
 
 #[test]
+fn row_18_a_reset_behind_half_a_hello_ends_the_flow_for_its_server_too() {
+    for gap in [0, 40] {
+        let mut world = World::new(ordinary());
+        let conn = Conn::tls().open(&mut world);
+        conn.send(&mut world, gap, &hello()[..80]);
+        let rst = conn.send_flags(&mut world, gap + 80, RST | ACK, b"");
+        assert_eq!(world.verdict(rst), Some(Verdict::Drop));
+        assert_eq!(world.refusal(), Some(Reason::HelloIncomplete));
+        let told = world.resets.iter().find(|reset| reset.dst == conn.server);
+        assert_eq!(
+            told.unwrap().seq,
+            conn.isn.wrapping_add(1),
+            "which got no byte"
+        );
+        assert_eq!(world.inspector.undecided(), 0);
+        assert_eq!(world.payload_to(conn.server), 0);
+    }
+}
+
+#[test]
 fn row_19_a_syn_with_another_number_starts_over() {
     let mut world = World::new(ordinary());
     let first = Conn::tls();
