@@ -8,13 +8,14 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use inspect::FlowRecord;
 use ipc::record::{ConfigCat, ConfigDetailV1, ConfigLineV1, Stream, Text, Timestamp, append_line};
 
+use crate::bounded::{self, Receiver, Sender};
 use crate::clock::unix_ms;
 
 mod line;
@@ -26,7 +27,7 @@ pub use spool::{Evicted, Segment, Spool};
 /// Where records go; one per packet thread, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct FlowLog {
-    sender: SyncSender<Entry>,
+    sender: Sender<Entry>,
     counts: Arc<LogCounts>,
 }
 
@@ -91,7 +92,7 @@ pub struct EndRecord {
 /// The log thread, to be stopped in order.
 #[derive(Debug)]
 pub struct LogThread {
-    sender: SyncSender<Entry>,
+    sender: Sender<Entry>,
     thread: JoinHandle<()>,
 }
 
@@ -116,7 +117,7 @@ pub fn start(
     settings: LogSettings,
 ) -> io::Result<(FlowLog, LogThread)> {
     let spool = Spool::open(dir, max_bytes)?;
-    let (sender, receiver) = sync_channel(settings.capacity);
+    let (sender, receiver) = bounded::channel(settings.capacity);
     let counts = Arc::new(LogCounts::default());
     let writer = Writer {
         spool,
@@ -170,11 +171,11 @@ impl FlowLog {
         }
     }
 
-    /// Has a shipped segment deleted; waits for room in the channel.
+    /// Has a shipped segment deleted, whether or not there is room in the channel: they are few.
     pub fn shipped(&self, stream: Stream, segment: u64) {
         // The log thread outlives every sender but at shutdown, when the next start finds
         // the segment again and cloudsync reports it again.
-        drop(self.sender.send(Entry::Shipped(stream, segment)));
+        self.sender.send_anyway(Entry::Shipped(stream, segment));
     }
 
     /// How large the spool is; empty when the log thread does not answer within a second.
@@ -213,7 +214,7 @@ impl LogThread {
     /// Writes what is waiting, closes every segment and ends the thread.
     pub fn stop(self) {
         // A thread that is gone has nothing left to write.
-        drop(self.sender.send(Entry::Stop));
+        self.sender.send_anyway(Entry::Stop);
         drop(self.thread.join());
     }
 }

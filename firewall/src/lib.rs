@@ -7,6 +7,7 @@
 pub mod appliance;
 pub mod background;
 pub mod bindings;
+mod bounded;
 pub mod capture;
 pub mod cli;
 pub mod clock;

@@ -7,22 +7,23 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use nix::poll::{PollFd, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::bounded;
+
 /// The sending end; cheap to clone.
 #[derive(Debug)]
 pub struct Sender<T> {
-    channel: SyncSender<T>,
+    channel: bounded::Sender<T>,
     bell: Arc<Bell>,
 }
 
 /// The receiving end; its descriptor is readable while something may be waiting.
 #[derive(Debug)]
 pub struct Mailbox<T> {
-    channel: Receiver<T>,
+    channel: bounded::Receiver<T>,
     bell: Arc<Bell>,
 }
 
@@ -67,7 +68,7 @@ pub fn mailbox<T>(capacity: usize) -> nix::Result<(Sender<T>, Mailbox<T>)> {
         event: EventFd::from_flags(flags)?,
         rung: AtomicBool::new(false),
     });
-    let (sender, receiver) = sync_channel(capacity);
+    let (sender, receiver) = bounded::channel(capacity);
     let sender = Sender {
         channel: sender,
         bell: Arc::clone(&bell),

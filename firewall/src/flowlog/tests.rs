@@ -64,7 +64,7 @@ fn refused_flow_line_has_the_published_fields_and_no_others() {
 #[test]
 fn full_log_counts_and_never_stalls_a_packet() {
     let dir = tempfile::tempdir().unwrap();
-    let (sender, receiver) = sync_channel(8);
+    let (sender, receiver) = bounded::channel(8);
     let counts = Arc::new(LogCounts::default());
     let log = FlowLog { sender, counts };
     // Nobody reads: the log thread is as slow as it can be.
@@ -92,12 +92,15 @@ fn full_log_counts_and_never_stalls_a_packet() {
 
 #[test]
 fn a_config_line_waits_for_room_where_a_flow_line_is_lost() {
-    let (sender, receiver) = sync_channel(1);
+    let (sender, receiver) = bounded::channel(1);
     let counts = Arc::new(LogCounts::default());
     let log = FlowLog { sender, counts };
     let policy = policy::Snapshot::compile(policy::Draft::default(), 0).unwrap();
     let stamp = crate::configlog::Stamp::new(&policy, "lab", 1);
-    let reader = std::thread::spawn(move || receiver.iter().count());
+    let reader = std::thread::spawn(move || {
+        let patience = Duration::from_secs(30);
+        std::iter::from_fn(|| receiver.recv_timeout(patience).ok()).count()
+    });
     for _ in 0..100 {
         log.config(stamp.fault("policy", "a line of many"));
     }
