@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::proto::rr::{Name, RecordType};
@@ -18,13 +19,13 @@ use ipc::witness::{
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::resolve::{
     Asked, Done, Finding, Merge, Part, Question, SAMPLES_MAX, SystemResolvers, Tally, Upstreams,
-    look_up, tell_part,
+    look_up, price, tell_part, types_of,
 };
 use super::schedule::{Budget, Purpose, Schedule};
 
@@ -67,6 +68,14 @@ pub fn run() -> Result<(), ChildError> {
     })
 }
 
+/// Why a question is asked.
+enum Wanted {
+    /// A packet waits for it.
+    Asked(Asked),
+    /// The name is watched; such a question takes one of the places for them.
+    Watched(OwnedSemaphorePermit),
+}
+
 struct Witness {
     stream: UnixStream,
     decoder: Decoder,
@@ -78,6 +87,8 @@ struct Witness {
     /// Look-ups under way that a packet waits for.
     asked: HashSet<(String, Asked)>,
     questions: JoinSet<Done>,
+    /// What watched names may take up of them.
+    refreshes: Arc<Semaphore>,
     system: SystemResolvers,
     /// Answers of look-ups that go on; the sending end is for every look-up.
     parts: (mpsc::Sender<Part>, mpsc::Receiver<Part>),
@@ -101,6 +112,7 @@ impl Witness {
             schedule: Schedule::default(),
             asked: HashSet::new(),
             questions: JoinSet::new(),
+            refreshes: Arc::new(Semaphore::new(REFRESHES_MAX)),
             system: SystemResolvers::new(),
             parts: mpsc::channel(PARTS_MAX),
             health: HealthV1::default(),
@@ -220,7 +232,7 @@ impl Witness {
                 .await;
         }
         let budget = Duration::from_millis(u64::from(lookup.budget_ms)).max(LOOKUP_MIN);
-        self.start((lookup.name, &types), samples, Some(asked), budget)
+        self.start((lookup.name, &types), samples, Wanted::Asked(asked), budget)
             .await
     }
 
@@ -279,6 +291,9 @@ impl Witness {
             self.budget.owe(upstreams.take_resent());
         }
         while self.questions.len() < QUESTIONS_MAX {
+            let Ok(place) = Arc::clone(&self.refreshes).try_acquire_owned() else {
+                return Ok(());
+            };
             let now_ms = self.now_ms();
             let Some(due) = self.schedule.take_due(now_ms) else {
                 return Ok(());
@@ -294,7 +309,7 @@ impl Witness {
                     .put_off(&due, now_ms.saturating_add(BUDGET_WAIT_MS));
                 continue;
             }
-            self.start((due.name, types), 1, None, REFRESH_BUDGET)
+            self.start((due.name, types), 1, Wanted::Watched(place), REFRESH_BUDGET)
                 .await?;
         }
         Ok(())
@@ -304,9 +319,13 @@ impl Witness {
         &mut self,
         (name, types): (String, &[RecordType]),
         samples: usize,
-        asked: Option<Asked>,
+        wanted: Wanted,
         budget: Duration,
     ) -> Result<(), ChildError> {
+        let (asked, place) = match wanted {
+            Wanted::Asked(asked) => (Some(asked), None),
+            Wanted::Watched(place) => (None, Some(place)),
+        };
         if self.upstreams.is_none() {
             self.connect();
         }
@@ -327,6 +346,7 @@ impl Witness {
                 types: types.to_vec(),
                 asked,
                 budget,
+                place,
             },
             self.parts.0.clone(),
         ));
@@ -424,7 +444,14 @@ impl Witness {
     }
 
     fn next_wake(&self) -> Instant {
-        let due_ms = self.schedule.next_due_ms().unwrap_or(u64::MAX);
+        let is_full = self.refreshes.available_permits() == 0;
+        let due_ms = if is_full || self.questions.len() >= QUESTIONS_MAX {
+            // Whatever is due has to wait for the end of a question, and that wakes us.
+            None
+        } else {
+            self.schedule.next_due_ms()
+        };
+        let due_ms = due_ms.unwrap_or(u64::MAX);
         let wait = Duration::from_millis(due_ms.saturating_sub(self.now_ms()).min(60_000));
         Instant::now() + wait
     }
@@ -449,32 +476,12 @@ fn message(name: String, finding: Finding, asked: Option<Asked>) -> AnswerV1 {
     }
 }
 
-/// The record types a look-up asks for.
-fn types_of(lookup: &Lookup) -> Vec<RecordType> {
-    let wanted = [
-        (lookup.ipv4, RecordType::A),
-        (lookup.ipv6, RecordType::AAAA),
-        (lookup.hints, RecordType::HTTPS),
-    ];
-    let wanted = wanted.into_iter().filter(|(wanted, _)| *wanted);
-    wanted.map(|(_, record_type)| record_type).collect()
-}
-
-/// Questions that make up a look-up.
-fn price(types: &[RecordType], samples: usize) -> u64 {
-    let of = |record_type: &RecordType| {
-        if *record_type == RecordType::HTTPS {
-            1
-        } else {
-            samples
-        }
-    };
-    u64::try_from(types.iter().map(of).sum::<usize>()).unwrap_or(u64::MAX)
-}
-
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// Look-ups under way at once.
 const QUESTIONS_MAX: usize = 1_024;
+/// How many of them may be refreshes. One costs some 45 KB while it is under way; at 20 ms an answer this many are
+/// thousands of names a second, far beyond the budget of questions.
+const REFRESHES_MAX: usize = 128;
 /// How long a due name waits when the budget is spent.
 const BUDGET_WAIT_MS: u64 = 50;
 const LOOKUP_MIN: Duration = Duration::from_millis(100);

@@ -22,7 +22,7 @@ mod system;
 mod upstream;
 
 pub(super) use answer::{Finding, Merge};
-pub(super) use lookup::{Asked, Done, Part, Question, Tally, look_up, tell_part};
+pub(super) use lookup::{Asked, Done, Part, Question, Tally, look_up, price, tell_part, types_of};
 pub(super) use system::SystemResolvers;
 use upstream::Upstream;
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use hickory_resolver::proto::rr::{Name, RecordType};
-use ipc::witness::AnswerOutcome;
-use tokio::sync::mpsc;
+use ipc::witness::{AnswerOutcome, Lookup};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -25,6 +25,8 @@ pub(in crate::witness) struct Question {
     pub(in crate::witness) asked: Option<Asked>,
     /// How long it may take.
     pub(in crate::witness) budget: Duration,
+    /// Its place among the refreshes, given back with its end.
+    pub(in crate::witness) place: Option<OwnedSemaphorePermit>,
 }
 
 /// What a packet waits for.
@@ -125,6 +127,7 @@ pub(in crate::witness) async fn look_up(
     // Whoever has not answered by now is silent: the loop may have ended a moment before them.
     let silent = u64::try_from(pending.len()).unwrap_or(u64::MAX);
     tally.timed_out = tally.timed_out.saturating_add(silent);
+    drop(question.place);
     Done {
         name: question.name,
         finding: merge.take(),
@@ -175,6 +178,29 @@ pub(in crate::witness) async fn tell_part(
     };
     // The witness ends when nobody receives.
     drop(parts.send(part).await);
+}
+
+/// The record types a look-up asks for.
+pub(in crate::witness) fn types_of(lookup: &Lookup) -> Vec<RecordType> {
+    let wanted = [
+        (lookup.ipv4, RecordType::A),
+        (lookup.ipv6, RecordType::AAAA),
+        (lookup.hints, RecordType::HTTPS),
+    ];
+    let wanted = wanted.into_iter().filter(|(wanted, _)| *wanted);
+    wanted.map(|(_, record_type)| record_type).collect()
+}
+
+/// Questions that make up a look-up.
+pub(in crate::witness) fn price(types: &[RecordType], samples: usize) -> u64 {
+    let of = |record_type: &RecordType| {
+        if *record_type == RecordType::HTTPS {
+            1
+        } else {
+            samples
+        }
+    };
+    u64::try_from(types.iter().map(of).sum::<usize>()).unwrap_or(u64::MAX)
 }
 
 /// How much longer than the addresses an HTTPS record may take.
