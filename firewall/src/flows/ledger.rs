@@ -4,7 +4,7 @@
 //! never forced to disk: it has to survive the end of the process, and the flows themselves do
 //! not survive the end of the kernel. A file of another boot is ignored for that reason.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -12,13 +12,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
 use inspect::{Category, FlowRecord, HttpRecord, Outcome, SeeThruRecord};
 use ipc::record::{FlowLineV1, Text};
 use policy::Transport;
 use serde::{Deserialize, Serialize};
 
-use super::table::{FlowTable, Key};
+use super::table::{Flow, FlowTable, Key};
 use crate::flowlog::{write_object, write_socket};
 
 /// One line of the file.
@@ -55,8 +54,8 @@ pub(super) struct Ledger {
     pending: Vec<u8>,
     /// Bytes written since the file was last written anew.
     written: usize,
-    /// Flows in the file that have not ended.
-    live: HashSet<Key, RandomState>,
+    /// How many flows in the file have not ended.
+    live: usize,
     /// The size of the live part when the file was last written anew.
     compacted: usize,
     failed: bool,
@@ -70,7 +69,7 @@ impl Ledger {
             file: None,
             pending: Vec::new(),
             written: 0,
-            live: HashSet::default(),
+            live: 0,
             compacted: 0,
             failed: false,
         }
@@ -85,8 +84,11 @@ impl Ledger {
         };
         let mut records = Vec::with_capacity(kept.len());
         for flow in kept.into_values() {
-            if let Some(record) = record_of(flow) {
-                self.add(&record);
+            if self.live < FLOWS_MAX
+                && let Some(record) = record_of(flow)
+            {
+                self.live = self.live.saturating_add(1);
+                self.push_flow(&Key::of_record(&record), &record);
                 records.push(record);
             }
         }
@@ -97,27 +99,26 @@ impl Ledger {
     }
 
     /// Adds an allowed flow.
-    pub(super) fn add(&mut self, record: &FlowRecord) {
-        if self.live.len() >= FLOWS_MAX {
-            // Without provenance such a flow ends at the first policy change after a restart.
-            return;
+    pub(super) fn add(&mut self, flow: &mut Flow, record: &FlowRecord) {
+        if !flow.is_in_file() {
+            if self.live >= FLOWS_MAX {
+                // Without provenance such a flow ends at the first policy change after a restart.
+                return;
+            }
+            self.live = self.live.saturating_add(1);
+            flow.set_in_file(true);
         }
-        let key = Key::of_record(record);
-        self.push_flow(&key, record);
-        self.live.insert(key);
+        self.push_flow(&Key::of_record(record), record);
     }
 
-    /// Notes that a flow has ended; `again` when another of the same ends goes on, whose line is
-    /// the later one and stays.
-    pub(super) fn remove(&mut self, key: &Key, again: bool) {
-        if again || !self.live.remove(key) {
-            return;
-        }
+    /// Notes that a flow that is in the file has ended.
+    pub(super) fn remove(&mut self, key: &Key) {
+        self.live = self.live.saturating_sub(1);
         self.push_end(key);
     }
 
     /// Hands to the kernel what was added since; from there it survives the process.
-    pub(super) fn flush(&mut self, flows: &FlowTable) {
+    pub(super) fn flush(&mut self, flows: &mut FlowTable) {
         if self.pending.is_empty() {
             return;
         }
@@ -143,14 +144,14 @@ impl Ledger {
     }
 
     /// Writes the file anew with the flows that have not ended.
-    fn rewrite(&mut self, flows: &FlowTable) -> io::Result<()> {
-        self.live.clear();
-        for (key, flow) in flows.iter() {
-            if let Some(record) = &flow.record
-                && self.live.len() < FLOWS_MAX
-            {
-                self.live.insert(*key);
-                self.push_flow(key, record);
+    fn rewrite(&mut self, flows: &mut FlowTable) -> io::Result<()> {
+        self.live = 0;
+        for (key, flow) in flows.iter_mut() {
+            let record = flow.record(&key).filter(|_| self.live < FLOWS_MAX);
+            flow.set_in_file(record.is_some());
+            if let Some(record) = record {
+                self.live = self.live.saturating_add(1);
+                self.push_flow(&key, &record);
             }
         }
         let content = std::mem::take(&mut self.pending);

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use inspect::{Bindings, Env, FlowKey, FlowRecord, Outcome, ssh_names};
+use inspect::{Bindings, Env, FlowRecord, Outcome, ssh_names};
 use policy::preferences::{FlowLogVerbosity, OnPolicyChange};
 use policy::{AppProto, Ask, Date, Name, Reason, Snapshot, Transport};
 
 use super::Follower;
-use super::table::{Flow, ICMP, ICMPV6, Key, TCP, UDP};
+use super::table::{ICMP, ICMPV6, Key, TCP, UDP};
 use crate::bindings::Under;
 use crate::clock::unix_ms;
 use crate::conntrack::{MarkFilter, TcpState};
@@ -121,14 +121,15 @@ impl Follower {
         self.flows
             .iter()
             .filter(|(key, flow)| {
+                let record = flow.record(key);
                 let goes_on = if keep {
-                    !is_of_another(policy, key, flow)
+                    !is_of_another(policy, key, record.as_ref())
                 } else {
-                    self.is_allowed(policy, key, flow, date)
+                    self.is_allowed(policy, key, record.as_ref(), date)
                 };
-                !flow.ending && !goes_on && !is_fresh(key)
+                !flow.is_ending() && !goes_on && !is_fresh(key)
             })
-            .map(|(key, _)| *key)
+            .map(|(key, _)| key)
             .collect()
     }
 
@@ -155,9 +156,9 @@ impl Follower {
             }
         }
         if let Some(flow) = self.flows.get_mut(key) {
-            flow.ending = true;
-            if let Some(record) = &flow.record
-                && policy.preferences().flow_log_verbosity != FlowLogVerbosity::None
+            flow.set_ending();
+            if policy.preferences().flow_log_verbosity != FlowLogVerbosity::None
+                && let Some(record) = flow.record(key)
             {
                 self.settings.log.flow(Arc::new(ended_by(policy, record)));
             }
@@ -182,7 +183,7 @@ impl Follower {
             return true;
         }
         // Of a flow that is 65,536 changes old the mark looks the same.
-        let record = self.flows.get(key).and_then(|flow| flow.record.as_deref());
+        let record = self.flows.get(key).and_then(|flow| flow.record(key));
         record.is_some_and(|record| {
             record.generation != policy.generation() && low_bits(record.generation) == judged
         })
@@ -231,7 +232,13 @@ impl Follower {
         }
     }
 
-    fn is_allowed(&self, policy: &Snapshot, key: &Key, flow: &Flow, date: Date) -> bool {
+    fn is_allowed(
+        &self,
+        policy: &Snapshot,
+        key: &Key,
+        record: Option<&FlowRecord>,
+        date: Date,
+    ) -> bool {
         let now = self.settings.clock.now();
         let bindings = Under {
             store: &self.settings.bindings,
@@ -242,14 +249,12 @@ impl Follower {
             policy,
             bindings: &bindings,
         };
-        let (client, server) = (key.client, key.server);
+        let ends = key.ends();
         let bound_now = |each: &mut dyn FnMut(&Name)| {
-            ssh_names(&env, &FlowKey { client, server })
-                .iter()
-                .for_each(each);
+            ssh_names(&env, &ends).iter().for_each(each);
         };
         let may_be_bound = bindings.is_global(key.server.ip());
-        is_allowed(policy, key, flow, date, may_be_bound, &bound_now)
+        is_allowed(policy, key, record, date, may_be_bound, &bound_now)
     }
 }
 
@@ -259,7 +264,7 @@ fn low_bits(generation: u64) -> u16 {
 }
 
 /// The line that says why a live flow was ended.
-fn ended_by(policy: &Snapshot, record: &FlowRecord) -> FlowRecord {
+fn ended_by(policy: &Snapshot, record: FlowRecord) -> FlowRecord {
     FlowRecord {
         unix_ms: unix_ms(),
         outcome: Outcome::Disallowed(Reason::PolicyChanged),
@@ -270,14 +275,14 @@ fn ended_by(policy: &Snapshot, record: &FlowRecord) -> FlowRecord {
         rescued: false,
         see_thru: None,
         would_reason: None,
-        ..record.clone()
+        ..record
     }
 }
 
 /// Calls its argument with names by which an SSH flow may reach its destination now.
 pub(super) type BoundNow<'a> = &'a dyn Fn(&mut dyn FnMut(&Name));
 
-/// Whether a policy lets a live flow go on.
+/// Whether a policy lets a live flow go on; `record` is what it was allowed for, as far as that is known.
 ///
 /// Its address was bound to its name when it was judged; that is not asked again, but whether the
 /// address may be bound at all is. An SSH flow claims no name: it goes on while any of those it
@@ -285,12 +290,12 @@ pub(super) type BoundNow<'a> = &'a dyn Fn(&mut dyn FnMut(&Name));
 pub(super) fn is_allowed(
     policy: &Snapshot,
     key: &Key,
-    flow: &Flow,
+    record: Option<&FlowRecord>,
     date: Date,
     may_be_bound: bool,
     bound_now: BoundNow<'_>,
 ) -> bool {
-    if is_of_another(policy, key, flow) {
+    if is_of_another(policy, key, record) {
         return false;
     }
     if policy.deployment_see_thru(date).is_some() {
@@ -305,7 +310,6 @@ pub(super) fn is_allowed(
         ICMP | ICMPV6 => Transport::Icmp,
         other => Transport::Other(other),
     };
-    let record = flow.record.as_deref();
     // What is not TCP was judged by its ends alone, and can be again. A TCP flow that nobody
     // knows the name of has nothing to show to a new policy but what allows any bytes.
     let proto = match (record, transport) {
@@ -341,11 +345,8 @@ pub(super) fn is_allowed(
 }
 
 /// Whether the address a flow came from is another instance's now, whatever that one may do.
-fn is_of_another(policy: &Snapshot, key: &Key, flow: &Flow) -> bool {
-    let opened_by = flow
-        .record
-        .as_ref()
-        .and_then(|record| record.instance.as_deref());
+fn is_of_another(policy: &Snapshot, key: &Key, record: Option<&FlowRecord>) -> bool {
+    let opened_by = record.and_then(|record| record.instance.as_deref());
     let now = policy.client(key.client.ip());
     let now = now.map(|client| policy.instance(client));
     matches!((opened_by, now), (Some(then), Some(now)) if then != now)

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use inspect::PackedKey;
+
 use super::table::{FlowTable, Key};
 use crate::conntrack::Tuple;
 
@@ -13,7 +15,7 @@ use crate::conntrack::Tuple;
 #[derive(Debug)]
 pub(super) struct Sweep {
     /// Those of this round that are still to be met.
-    left: Vec<Key>,
+    left: Vec<PackedKey>,
     /// When the next are.
     at: Instant,
     /// When the next round begins.
@@ -45,7 +47,7 @@ impl Sweep {
             return Vec::new();
         }
         if self.left.is_empty() {
-            self.left = flows.iter().map(|(key, _)| *key).collect();
+            self.left = flows.keys().cloned().collect();
             self.round_at = now + ROUND_EVERY;
         }
         self.at = now + EVERY;
@@ -54,8 +56,9 @@ impl Sweep {
         if self.left.is_empty() {
             self.left = Vec::new();
         }
-        let alive = some.iter().filter(|key| flows.contains(key));
-        alive.map(Key::tuple).collect()
+        let some = some.iter().map(Key::unpack);
+        let alive = some.filter(|key| flows.contains(key));
+        alive.map(|key| key.tuple()).collect()
     }
 }
 

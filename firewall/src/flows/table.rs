@@ -1,14 +1,16 @@
 //! The flows themselves, by protocol and ends.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
-use inspect::{FlowKey, FlowRecord};
+use hashbrown::HashTable;
+use inspect::{FlowKey, FlowRecord, PackedKey};
 use policy::Transport;
 
+use super::shared::{Known, Parts};
 use crate::conntrack::Tuple;
 
 pub(super) const ICMP: u8 = 1;
@@ -26,8 +28,7 @@ pub(super) struct Key {
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let (client, server) = (self.client, self.server);
-        FlowKey { client, server }.hash(state);
+        self.ends().hash(state);
         state.write_u8(self.protocol);
     }
 }
@@ -39,6 +40,29 @@ impl Key {
             protocol: original.protocol,
             client: original.source,
             server: original.destination,
+        }
+    }
+
+    /// Its ends alone.
+    pub(super) const fn ends(&self) -> FlowKey {
+        FlowKey {
+            client: self.client,
+            server: self.server,
+        }
+    }
+
+    /// In a quarter of the room, for those that are kept.
+    pub(super) fn pack(&self) -> PackedKey {
+        PackedKey::new(self.protocol, &self.ends())
+    }
+
+    /// What was packed.
+    pub(super) fn unpack(packed: &PackedKey) -> Self {
+        let FlowKey { client, server } = packed.key();
+        Self {
+            protocol: packed.tag(),
+            client,
+            server,
         }
     }
 
@@ -69,12 +93,75 @@ impl Key {
     }
 }
 
+/// A flow: 32 bytes, and what it shares with others.
 #[derive(Debug)]
 pub(super) struct Flow {
+    /// When it was allowed, in milliseconds since the Unix epoch, above [`FLAGS`] bits.
+    stamp: u64,
     /// `None` when nobody knows what it was allowed for.
-    pub(super) record: Option<Arc<FlowRecord>>,
+    known: Option<Known>,
+}
+
+impl Flow {
+    /// Its record, if there is one.
+    pub(super) fn record(&self, key: &Key) -> Option<FlowRecord> {
+        let known = self.known.as_ref()?;
+        Some(known.record(key, self.unix_ms()))
+    }
+
+    const fn unix_ms(&self) -> u64 {
+        self.stamp >> FLAGS
+    }
+
+    /// When it was allowed, if it has a record.
+    fn allowed_ms(&self) -> Option<u64> {
+        self.known.is_some().then(|| self.unix_ms())
+    }
+
+    fn is_http(&self) -> bool {
+        self.known.as_ref().is_some_and(Known::is_http)
+    }
+
     /// It is being ended.
-    pub(super) ending: bool,
+    pub(super) const fn is_ending(&self) -> bool {
+        self.stamp & ENDING != 0
+    }
+
+    /// Notes that it is being ended.
+    pub(super) const fn set_ending(&mut self) {
+        self.stamp |= ENDING;
+    }
+
+    /// The ledger's file has a line of it.
+    pub(super) const fn is_in_file(&self) -> bool {
+        self.stamp & IN_FILE != 0
+    }
+
+    /// Notes whether the ledger's file has a line of it.
+    pub(super) const fn set_in_file(&mut self, is_in_file: bool) {
+        self.stamp = if is_in_file {
+            self.stamp | IN_FILE
+        } else {
+            self.stamp & !IN_FILE
+        };
+    }
+}
+
+/// A flow in its slot of the table.
+#[derive(Debug)]
+struct Slot {
+    ends: PackedKey,
+    flow: Flow,
+}
+
+impl Slot {
+    fn key(&self) -> Key {
+        Key::unpack(&self.ends)
+    }
+
+    fn is(&self, key: &Key) -> bool {
+        self.ends.is(key.protocol, &key.ends())
+    }
 }
 
 /// What [`FlowTable::take`] found.
@@ -84,30 +171,36 @@ pub(super) struct Taken {
     pub(super) record: Option<Arc<FlowRecord>>,
     /// Earlier flows of these ends whose own end was never seen.
     pub(super) lost: u64,
+    /// The ledger's file has a line of it, and no other flow of these ends goes on.
+    pub(super) was_in_file: bool,
 }
 
 /// Every flow with an `allowed` line and without an `end` line.
 #[derive(Debug)]
 pub(super) struct FlowTable {
-    flows: HashMap<Key, Flow, RandomState>,
-    /// Records of flows whose ends are in use again before their end was heard of: events and
+    slots: HashTable<Slot>,
+    hasher: RandomState,
+    parts: Parts,
+    /// Flows whose ends are in use again before their end was heard of: events and
     /// records come by two ways, and either may be ahead.
-    earlier: HashMap<Key, Vec<Arc<FlowRecord>>, RandomState>,
-    /// How many records that is.
+    earlier: HashMap<Key, Vec<Flow>, RandomState>,
+    /// How many flows that is.
     waiting: usize,
-    /// Records given up for want of room, whose connection has no other.
+    /// Flows given up for want of room, whose connection has no other record.
     given_up: u64,
     /// Flows the kernel's table did not hold at the last look, by when they were allowed.
     suspects: HashSet<(Key, Option<u64>)>,
     max: usize,
-    /// Most of `waiting`: about 600 bytes each, as flows have.
+    /// Most of `waiting`.
     earlier_max: usize,
 }
 
 impl FlowTable {
     pub(super) fn new(max: usize) -> Self {
         Self {
-            flows: HashMap::default(),
+            slots: HashTable::new(),
+            hasher: RandomState::default(),
+            parts: Parts::default(),
             earlier: HashMap::default(),
             waiting: 0,
             given_up: 0,
@@ -118,51 +211,98 @@ impl FlowTable {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.flows.len()
+        self.slots.len()
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<&Flow> {
-        self.flows.get(key)
+        let hash = self.hasher.hash_one(key);
+        let slot = self.slots.find(hash, |slot| slot.is(key))?;
+        Some(&slot.flow)
     }
 
     pub(super) fn get_mut(&mut self, key: &Key) -> Option<&mut Flow> {
-        self.flows.get_mut(key)
+        let hash = self.hasher.hash_one(key);
+        let slot = self.slots.find_mut(hash, |slot| slot.is(key))?;
+        Some(&mut slot.flow)
     }
 
     pub(super) fn contains(&self, key: &Key) -> bool {
-        self.flows.contains_key(key)
+        self.get(key).is_some()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &Flow)> {
-        self.flows.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Flow)> {
+        self.slots.iter().map(|slot| (slot.key(), &slot.flow))
     }
 
-    /// Takes in an allowed flow; its record, or `None` when there is no room.
+    /// The ends of all flows.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &PackedKey> {
+        self.slots.iter().map(|slot| &slot.ends)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Flow)> {
+        self.slots
+            .iter_mut()
+            .map(|slot| (slot.key(), &mut slot.flow))
+    }
+
+    /// Takes in an allowed flow, or `None` when there is no room.
     ///
     /// A connection of plain HTTP is allowed once per request. Its record is that of the newest.
-    pub(super) fn insert(&mut self, record: Arc<FlowRecord>) -> Option<&FlowRecord> {
-        let key = Key::of_record(&record);
-        if self.flows.len() >= self.max && !self.flows.contains_key(&key) {
+    pub(super) fn insert(&mut self, record: &FlowRecord) -> Option<&mut Flow> {
+        let key = Key::of_record(record);
+        if self.slots.len() >= self.max && !self.contains(&key) {
             return None;
         }
-        let fresh = Flow {
-            record: Some(record),
-            ending: false,
+        let mut fresh = Flow {
+            stamp: record.unix_ms << FLAGS,
+            known: Some(self.parts.share(record)),
         };
-        let allowed_ms = fresh.record.as_ref().map_or(0, |record| record.unix_ms);
-        if let Some(Flow {
-            record: Some(before),
-            ..
-        }) = self.flows.insert(key, fresh)
-            && (key.protocol == TCP || allowed_ms.saturating_sub(before.unix_ms) > SAME_FLOW_MS)
+        let Some(flow) = self.get_mut(&key) else {
+            return Some(self.insert_fresh(&key, fresh));
+        };
+        // The line of the flow before it is in the file until this one's is.
+        fresh.set_in_file(flow.is_in_file());
+        let before = std::mem::replace(flow, fresh);
+        if let Some(before_ms) = before.allowed_ms()
+            && (key.protocol == TCP || record.unix_ms.saturating_sub(before_ms) > SAME_FLOW_MS)
         {
             self.keep_earlier(key, before);
         }
-        self.flows.get(&key)?.record.as_deref()
+        self.get_mut(&key)
     }
 
-    /// Keeps the record of a flow whose ends are in use again, with as many others as there is room for.
-    fn keep_earlier(&mut self, key: Key, before: Arc<FlowRecord>) {
+    /// Takes in a flow whose ends have no slot yet.
+    fn insert_fresh(&mut self, key: &Key, flow: Flow) -> &mut Flow {
+        let hasher = &self.hasher;
+        let slot = Slot {
+            ends: key.pack(),
+            flow,
+        };
+        let rehash = |slot: &Slot| hasher.hash_one(slot.key());
+        let entry = self.slots.insert_unique(hasher.hash_one(key), slot, rehash);
+        &mut entry.into_mut().flow
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Flow> {
+        let hash = self.hasher.hash_one(key);
+        let found = self.slots.find_entry(hash, |slot| slot.is(key)).ok()?;
+        let (slot, _) = found.remove();
+        self.give_back();
+        Some(slot.flow)
+    }
+
+    /// Gives room back once nearly all of it is empty.
+    fn give_back(&mut self) {
+        let few = self.slots.capacity() / 16;
+        if few >= ROOM_KEPT && self.slots.len() < few {
+            let hasher = &self.hasher;
+            self.slots
+                .shrink_to(few.saturating_mul(2), |slot| hasher.hash_one(slot.key()));
+        }
+    }
+
+    /// Keeps a flow whose ends are in use again, with as many others as there is room for.
+    fn keep_earlier(&mut self, key: Key, before: Flow) {
         let earlier = self.earlier.entry(key).or_default();
         earlier.push(before);
         self.waiting = self.waiting.saturating_add(1);
@@ -175,9 +315,7 @@ impl FlowTable {
             self.earlier.remove(&key);
         }
         // Another request of a connection that has a record is no loss.
-        self.given_up = self
-            .given_up
-            .saturating_add(u64::from(oldest.http.is_none()));
+        self.given_up = self.given_up.saturating_add(u64::from(!oldest.is_http()));
     }
 
     /// How many flows were given up since this was last asked: their end will not be known.
@@ -187,14 +325,14 @@ impl FlowTable {
 
     /// Takes in a flow nobody knows anything of; false when it is known, or there is no room.
     pub(super) fn insert_unknown(&mut self, key: Key) -> bool {
-        if self.flows.len() >= self.max || self.flows.contains_key(&key) {
+        if self.slots.len() >= self.max || self.contains(&key) {
             return false;
         }
         let flow = Flow {
-            record: None,
-            ending: false,
+            stamp: 0,
+            known: None,
         };
-        self.flows.insert(key, flow);
+        self.insert_fresh(&key, flow);
         true
     }
 
@@ -206,43 +344,42 @@ impl FlowTable {
         let has_older = self.earlier.get(key).is_some_and(|earlier| {
             earlier
                 .iter()
-                .any(|record| record.http.is_none() && record.unix_ms < stop_ms)
+                .any(|flow| !flow.is_http() && flow.unix_ms() < stop_ms)
         });
-        let is_later = |record: &FlowRecord| {
-            record.unix_ms > stop_ms || (has_older && record.unix_ms == stop_ms)
+        let is_later = |flow: &Flow| {
+            let allowed_ms = flow.allowed_ms();
+            allowed_ms.is_some_and(|ms| ms > stop_ms || (has_older && ms == stop_ms))
         };
-        let current = self.flows.get(key);
-        let stays = current.is_some_and(|flow| flow.record.as_deref().is_some_and(is_later));
-        let record = if stays {
+        let flow = if self.get(key).is_some_and(is_later) {
             None
         } else {
-            self.flows.remove(key).and_then(|flow| flow.record)
+            self.remove(key)
         };
-        if self.earlier.is_empty() {
-            return Taken { record, lost: 0 };
-        }
+        let was_in_file = flow.as_ref().is_some_and(Flow::is_in_file);
+        let found = |flow: Option<Flow>, lost| Taken {
+            record: flow.and_then(|flow| flow.record(key)).map(Arc::new),
+            lost,
+            was_in_file,
+        };
         let Some(mut earlier) = self.earlier.remove(key) else {
-            return Taken { record, lost: 0 };
+            return found(flow, 0);
         };
         self.waiting = self.waiting.saturating_sub(earlier.len());
-        let (later, mut ended): (Vec<_>, Vec<_>) =
-            earlier.drain(..).partition(|record| is_later(record));
+        let (later, mut ended): (Vec<_>, Vec<_>) = earlier.drain(..).partition(is_later);
         if !later.is_empty() {
             self.waiting = self.waiting.saturating_add(later.len());
             self.earlier.insert(*key, later);
         }
         // Requests of one connection, or a connection whose event is lost: the newest is the one.
-        let record = record.or_else(|| ended.pop());
-        let same_connection = |before: &FlowRecord| before.http.is_some();
-        let lost = ended.iter().filter(|before| !same_connection(before));
-        Taken {
-            lost: u64::try_from(lost.count()).unwrap_or(u64::MAX),
-            record,
-        }
+        let known = flow.filter(|flow| flow.known.is_some());
+        let flow = known.or_else(|| ended.pop());
+        let lost = ended.iter().filter(|before| !before.is_http());
+        let lost = u64::try_from(lost.count()).unwrap_or(u64::MAX);
+        found(flow, lost)
     }
 
     /// Drops every flow allowed before `old_enough_ms` that is not among `present` and was not at the
-    /// look before either; returns those that had a record.
+    /// look before either; returns those that had a record, and whether the ledger's file has it.
     ///
     /// An entry leaves the kernel's table before its event is read. So the caller takes in every
     /// event there is between two looks; what is absent at both has none.
@@ -250,28 +387,30 @@ impl FlowTable {
         &mut self,
         present: &HashSet<Key>,
         old_enough_ms: u64,
-    ) -> Vec<Key> {
+    ) -> Vec<(Key, bool)> {
         let before = std::mem::take(&mut self.suspects);
         let (mut gone, suspects) = (Vec::new(), &mut self.suspects);
-        self.flows.retain(|key, flow| {
-            let allowed_ms = flow.record.as_deref().map(|record| record.unix_ms);
+        self.slots.retain(|slot| {
+            let (key, allowed_ms) = (slot.key(), slot.flow.allowed_ms());
             let is_new = allowed_ms.is_some_and(|allowed_ms| allowed_ms > old_enough_ms);
-            if is_new || present.contains(key) {
+            if is_new || present.contains(&key) {
                 return true;
             }
-            let suspect = (*key, allowed_ms);
+            let suspect = (key, allowed_ms);
             if !before.contains(&suspect) {
                 suspects.insert(suspect);
                 return true;
             }
             if allowed_ms.is_some() {
-                gone.push(*key);
+                gone.push((key, slot.flow.is_in_file()));
             }
             false
         });
-        let flows = &self.flows;
-        self.earlier.retain(|key, _| flows.contains_key(key));
-        self.waiting = self.earlier.values().map(Vec::len).sum();
+        self.give_back();
+        let mut earlier = std::mem::take(&mut self.earlier);
+        earlier.retain(|key, _| self.contains(key));
+        self.waiting = earlier.values().map(Vec::len).sum();
+        self.earlier = earlier;
         gone
     }
 
@@ -281,6 +420,12 @@ impl FlowTable {
     }
 }
 
+/// Bits of a stamp that are no time.
+const FLAGS: u32 = 2;
+const ENDING: u64 = 1;
+const IN_FILE: u64 = 2;
+/// Slots that are never worth giving back.
+const ROOM_KEPT: usize = 1_024;
 /// Two datagrams sent together are both allowed before the kernel has an entry of either, and are one flow. No entry
 /// of anything but TCP is gone so soon.
 const SAME_FLOW_MS: u64 = 5_000;

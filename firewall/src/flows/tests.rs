@@ -5,7 +5,7 @@ use policy::inventory::{Scope, read};
 use policy::{AppProto, Date, Name, Transport};
 
 use super::rejudge::is_allowed;
-use super::table::{Flow, ICMP, TCP, UDP};
+use super::table::{ICMP, TCP, Taken, UDP};
 use super::*;
 use crate::conntrack::{TcpState, Tuple};
 
@@ -27,12 +27,9 @@ fn policy(inventory: &str) -> Snapshot {
     Snapshot::compile(read(inventory, Scope::Whole, &mut no_lists).unwrap(), 1).unwrap()
 }
 
-fn flow(name: Option<&str>) -> (Key, Flow) {
+fn flow(name: Option<&str>) -> (Key, FlowRecord) {
     let record = record(name);
-    let key = Key::of_record(&record);
-    let record = Some(Arc::new(record));
-    let ending = false;
-    (key, Flow { record, ending })
+    (Key::of_record(&record), record)
 }
 
 pub(super) fn record(name: Option<&str>) -> FlowRecord {
@@ -65,14 +62,14 @@ pub(super) fn record(name: Option<&str>) -> FlowRecord {
 }
 
 /// Whether a flow goes on, to an address that may be bound and has no names now.
-fn goes_on(inventory: &str, key: &Key, flow: &Flow) -> bool {
+fn goes_on(inventory: &str, key: &Key, record: Option<&FlowRecord>) -> bool {
     let date = Date::from_unix_ms(0);
-    is_allowed(&policy(inventory), key, flow, date, true, &|_| {})
+    is_allowed(&policy(inventory), key, record, date, true, &|_| {})
 }
 
 fn allowed(inventory: &str, name: Option<&str>) -> bool {
     let (key, flow) = flow(name);
-    goes_on(inventory, &key, &flow)
+    goes_on(inventory, &key, Some(&flow))
 }
 
 #[test]
@@ -97,8 +94,8 @@ fn flow_ends_when_its_port_its_group_or_its_client_goes() {
 fn flow_ends_when_another_instance_has_its_address_even_with_the_same_groups() {
     let (key, mut other) = flow(Some("api.example.org"));
     let mut opened_by = |instance: &str| {
-        Arc::make_mut(other.record.as_mut().unwrap()).instance = Some(Arc::from(instance));
-        goes_on(INVENTORY, &key, &other)
+        other.instance = Some(Arc::from(instance));
+        goes_on(INVENTORY, &key, Some(&other))
     };
     let now = policy(INVENTORY);
     let client = now.client(key.client.ip()).unwrap();
@@ -109,20 +106,16 @@ fn flow_ends_when_another_instance_has_its_address_even_with_the_same_groups() {
 #[test]
 fn flow_that_nobody_knows_the_name_of_ends_unless_any_bytes_may_pass() {
     let (key, _) = flow(None);
-    let orphan = Flow {
-        record: None,
-        ending: false,
-    };
-    assert!(!goes_on(INVENTORY, &key, &orphan));
+    assert!(!goes_on(INVENTORY, &key, None));
     let entry = "postern:tls:api.example.org";
     let see_thru = INVENTORY.replace(entry, "postern:see-thru:2099-12-31");
-    assert!(goes_on(&see_thru, &key, &orphan));
+    assert!(goes_on(&see_thru, &key, None));
     let listed = INVENTORY.replace(entry, "postern:address");
     let listed = format!("[preferences]\naddress_rules = \"allow\"\n{listed}").replace(
         "ports = \"443\"",
         "ports = \"443\"\n  cidr = \"8.8.8.0/24\"",
     );
-    assert!(goes_on(&listed, &key, &orphan));
+    assert!(goes_on(&listed, &key, None));
 }
 
 #[test]
@@ -130,21 +123,19 @@ fn ssh_flow_goes_on_while_any_name_it_was_or_is_bound_to_is_allowed() {
     let inventory = INVENTORY.replace("tls:api", "ssh:api");
     let (key, mut flow) = flow(Some("aaa.example.org"));
     let date = Date::from_unix_ms(0);
-    let record = Arc::make_mut(flow.record.as_mut().unwrap());
-    record.proto = AppProto::Ssh;
-    assert!(!goes_on(&inventory, &key, &flow));
+    flow.proto = AppProto::Ssh;
+    assert!(!goes_on(&inventory, &key, Some(&flow)));
     let now = Name::parse(b"api.example.org").unwrap();
     assert!(is_allowed(
         &policy(&inventory),
         &key,
-        &flow,
+        Some(&flow),
         date,
         true,
         &|each| each(&now)
     ));
-    let record = Arc::make_mut(flow.record.as_mut().unwrap());
-    record.also = Some([Arc::from("api.example.org")].into());
-    assert!(goes_on(&inventory, &key, &flow));
+    flow.also = Some([Arc::from("api.example.org")].into());
+    assert!(goes_on(&inventory, &key, Some(&flow)));
 }
 
 #[test]
@@ -154,7 +145,7 @@ fn flow_ends_when_its_address_may_no_longer_be_bound() {
     assert!(!is_allowed(
         &policy(INVENTORY),
         &key,
-        &flow,
+        Some(&flow),
         date,
         false,
         &|_| {}
@@ -162,19 +153,19 @@ fn flow_ends_when_its_address_may_no_longer_be_bound() {
 }
 
 /// A record allowed at this time, of the same ends.
-fn at(unix_ms: u64) -> Arc<FlowRecord> {
-    Arc::new(FlowRecord {
+fn at(unix_ms: u64) -> FlowRecord {
+    FlowRecord {
         unix_ms,
         ..record(Some("api.example.org"))
-    })
+    }
 }
 
 #[test]
 fn end_belongs_to_the_flow_that_was_there_before_it() {
     let mut flows = FlowTable::new(10);
     let key = Key::of_record(&at(0));
-    assert!(flows.insert(at(100)).is_some());
-    assert!(flows.insert(at(300)).is_some());
+    assert!(flows.insert(&at(100)).is_some());
+    assert!(flows.insert(&at(300)).is_some());
     // The event of the first comes after the record of the second.
     let first = flows.take(&key, 200);
     assert_eq!((first.record.unwrap().unix_ms, first.lost), (100, 0));
@@ -188,14 +179,14 @@ fn end_belongs_to_the_flow_that_was_there_before_it() {
 fn flow_whose_event_never_came_is_lost_once() {
     let mut flows = FlowTable::new(10);
     let key = Key::of_record(&at(0));
-    flows.insert(at(100));
-    flows.insert(at(300));
+    flows.insert(&at(100));
+    flows.insert(&at(300));
     let taken = flows.take(&key, 400);
     assert_eq!((taken.record.unwrap().unix_ms, taken.lost), (300, 1));
-    flows.insert(at(500));
+    flows.insert(&at(500));
     assert_eq!(flows.retain_present(&HashSet::new(), 400), []);
     assert_eq!(flows.retain_present(&HashSet::new(), 600), []);
-    assert_eq!(flows.retain_present(&HashSet::new(), 600), [key]);
+    assert_eq!(flows.retain_present(&HashSet::new(), 600), [(key, false)]);
     assert_eq!(flows.len(), 0);
 }
 
@@ -203,14 +194,14 @@ fn flow_whose_event_never_came_is_lost_once() {
 fn flow_whose_event_is_still_to_be_read_is_not_lost() {
     let mut flows = FlowTable::new(10);
     let key = Key::of_record(&at(0));
-    flows.insert(at(100));
+    flows.insert(&at(100));
     // Its entry is gone, and its event comes between this look and the next.
     assert_eq!(flows.retain_present(&HashSet::new(), 600), []);
     assert!(flows.has_suspects());
     let taken = flows.take(&key, 590);
     assert_eq!((taken.record.unwrap().unix_ms, taken.lost), (100, 0));
     // Another flow of the same ends begins a search of its own.
-    flows.insert(at(595));
+    flows.insert(&at(595));
     assert_eq!(flows.retain_present(&HashSet::new(), 600), []);
     assert_eq!(flows.retain_present(&HashSet::from([key]), 600), []);
     assert!(!flows.has_suspects());
@@ -221,9 +212,9 @@ fn flow_whose_event_is_still_to_be_read_is_not_lost() {
 fn ports_in_use_again_within_a_millisecond_lose_no_end() {
     let mut flows = FlowTable::new(10);
     let key = Key::of_record(&at(0));
-    flows.insert(at(100));
+    flows.insert(&at(100));
     // The kernel gave the entry up for a new connection, which was allowed before the clock moved.
-    flows.insert(at(200));
+    flows.insert(&at(200));
     let first = flows.take(&key, 200);
     assert_eq!((first.record.unwrap().unix_ms, first.lost), (100, 0));
     let second = flows.take(&key, 400);
@@ -235,47 +226,42 @@ fn records_of_earlier_flows_are_bounded_and_those_given_up_counted() {
     let mut flows = FlowTable::new(16 * 64);
     // One pair of ends, over and over: the newest and eight earlier ones stay.
     for time in 0..20 {
-        flows.insert(at(time));
+        flows.insert(&at(time));
     }
     assert_eq!(flows.take_given_up(), 11);
     // Many pairs, each a second time: there is room for so many, and no more.
-    let of_port = |port: u16, time: u64| {
-        Arc::new(FlowRecord {
-            src: SocketAddr::from(([10, 0, 0, 2], port)),
-            ..FlowRecord::clone(&at(time))
-        })
+    let of_port = |port: u16, time: u64| FlowRecord {
+        src: SocketAddr::from(([10, 0, 0, 2], port)),
+        ..at(time)
     };
     for time in [100, 200] {
         for port in 0..64 {
-            assert!(flows.insert(of_port(port, time)).is_some());
+            assert!(flows.insert(&of_port(port, time)).is_some());
         }
     }
     assert_eq!(flows.take_given_up(), 8);
     // What ends makes room.
     let key = Key::of_record(&of_port(0, 0));
     assert_eq!(flows.take(&key, 150).record.unwrap().unix_ms, 100);
-    flows.insert(of_port(1, 300));
+    flows.insert(&of_port(1, 300));
     assert_eq!(flows.take_given_up(), 0);
 }
 
 #[test]
 fn datagrams_sent_together_are_one_flow_with_one_end() {
     let mut flows = FlowTable::new(10);
-    let udp = |time| {
-        let record = FlowRecord {
-            transport: Transport::Udp,
-            ..FlowRecord::clone(&at(time))
-        };
-        Arc::new(record)
+    let udp = |time| FlowRecord {
+        transport: Transport::Udp,
+        ..at(time)
     };
     let key = Key::of_record(&udp(0));
-    flows.insert(udp(100));
-    flows.insert(udp(103));
+    flows.insert(&udp(100));
+    flows.insert(&udp(103));
     let taken = flows.take(&key, 40_000);
     assert_eq!((taken.record.unwrap().unix_ms, taken.lost), (103, 0));
     // Later another flow may have the same ends, before the end of the first was heard of.
-    flows.insert(udp(50_000));
-    flows.insert(udp(90_000));
+    flows.insert(&udp(50_000));
+    flows.insert(&udp(90_000));
     assert_eq!(flows.take(&key, 80_000).record.unwrap().unix_ms, 50_000);
     assert_eq!(flows.take(&key, 130_000).record.unwrap().unix_ms, 90_000);
 }
@@ -283,13 +269,13 @@ fn datagrams_sent_together_are_one_flow_with_one_end() {
 #[test]
 fn full_table_takes_no_more_flows() {
     let mut flows = FlowTable::new(1);
-    assert!(flows.insert(at(1)).is_some());
+    assert!(flows.insert(&at(1)).is_some());
     let other = FlowRecord {
         src: SocketAddr::from(([10, 0, 0, 1], 40_001)),
-        ..FlowRecord::clone(&at(2))
+        ..at(2)
     };
-    assert!(flows.insert(Arc::new(other)).is_none());
-    assert!(flows.insert(at(3)).is_some());
+    assert!(flows.insert(&other).is_none());
+    assert!(flows.insert(&at(3)).is_some());
 }
 
 #[test]
@@ -305,17 +291,12 @@ fn what_is_not_tcp_ends_with_its_rule_remembered_or_not() {
         (Transport::Other(47), AppProto::Unknown, 47),
     ] {
         let (_, mut flow) = flow(None);
-        let record = Arc::make_mut(flow.record.as_mut().unwrap());
-        (record.transport, record.proto) = (transport, proto);
-        let key = Key::of_record(record);
+        (flow.transport, flow.proto) = (transport, proto);
+        let key = Key::of_record(&flow);
         assert_eq!(key.protocol, protocol, "as the kernel's table has it");
-        let forgotten = Flow {
-            record: None,
-            ending: false,
-        };
-        for flow in [flow, forgotten] {
-            assert!(goes_on(&see_thru, &key, &flow), "{proto:?}");
-            assert!(!goes_on(INVENTORY, &key, &flow), "{proto:?}");
+        for record in [Some(&flow), None] {
+            assert!(goes_on(&see_thru, &key, record), "{proto:?}");
+            assert!(!goes_on(INVENTORY, &key, record), "{proto:?}");
         }
     }
 }

@@ -50,11 +50,11 @@ fn everything_known_of_a_flow_is_known_after_a_kill() {
         proto: AppProto::Unknown,
         ..udp.clone()
     };
-    let flows = FlowTable::new(10);
+    let mut flows = FlowTable::new(10);
     for record in [&full(), &udp, &sctp] {
-        ledger.add(record);
+        ledger.add(flows.insert(record).unwrap(), record);
     }
-    ledger.flush(&flows);
+    ledger.flush(&mut flows);
     // Killed: nothing is closed, nothing is said.
     drop(ledger);
     let mut found = recovered(dir.path());
@@ -70,15 +70,17 @@ fn ended_flows_half_lines_and_other_boots_are_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::new(dir.path());
     drop(ledger.recover());
-    let flows = FlowTable::new(10);
-    ledger.add(&full());
-    ledger.remove(&Key::of_record(&full()), false);
+    let mut flows = FlowTable::new(10);
+    let key = Key::of_record(&full());
+    ledger.add(flows.insert(&full()).unwrap(), &full());
+    assert!(flows.take(&key, u64::MAX >> 2).was_in_file);
+    ledger.remove(&key);
     let other = FlowRecord {
         src: SocketAddr::from(([10, 0, 0, 9], 1)),
         ..full()
     };
-    ledger.add(&other);
-    ledger.flush(&flows);
+    ledger.add(flows.insert(&other).unwrap(), &other);
+    ledger.flush(&mut flows);
     let path = dir.path().join("flows.jsonl");
     let mut text = fs::read_to_string(&path).unwrap();
     text.push_str("{\"flow\":{\"protocol\":6,\"li");
@@ -93,18 +95,19 @@ fn file_is_bounded_by_the_flows_that_live() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::new(dir.path());
     drop(ledger.recover());
-    let flows = FlowTable::new(10);
+    let mut flows = FlowTable::new(10);
     let key = Key::of_record(&full());
     for _ in 0..60 {
         for _ in 0..1_000 {
-            ledger.add(&full());
-            ledger.remove(&key, false);
+            ledger.add(flows.insert(&full()).unwrap(), &full());
+            assert!(flows.take(&key, u64::MAX >> 2).was_in_file);
+            ledger.remove(&key);
         }
-        ledger.flush(&flows);
+        ledger.flush(&mut flows);
     }
     let bytes = fs::metadata(dir.path().join("flows.jsonl")).unwrap().len();
     assert!(bytes < (SLACK_BYTES + (1 << 20)) as u64, "{bytes}");
-    assert!(ledger.path.exists() && ledger.live.is_empty());
+    assert!(ledger.path.exists() && ledger.live == 0);
 }
 
 /// The flow as it is kept, in `serde`'s hands.
