@@ -8,6 +8,7 @@ use super::datapath::Kind;
 use super::generator::Held;
 use super::measure::Effort;
 use super::stage::Stage;
+use crate::wait;
 
 /// Bytes per flow of one datapath.
 #[derive(Debug, Clone, Copy)]
@@ -43,15 +44,14 @@ fn weigh(stage: &Stage, kind: Kind, flows: usize) -> Result<Weight> {
         settle();
         let idle_user = resident(&datapath.pids())?.saturating_sub(base) as f64 / flows as f64;
         let idle_kernel = self::slab()?.saturating_sub(slab) as f64 / flows as f64;
-        drop(held);
-        settle();
+        close(stage, kind, held)?;
         let undecided_user = match kind {
             Kind::Postern | Kind::Before => {
                 let few = flows.min(2_000);
                 let before = resident(&datapath.pids())?;
                 let held = Held::open(stage, few, true)?;
                 let after = resident(&datapath.pids())?;
-                drop(held);
+                close(stage, kind, held)?;
                 Some(after.saturating_sub(before) as f64 / few as f64)
             }
             Kind::Nat | Kind::Haproxy | Kind::Nginx | Kind::Squid => None,
@@ -64,6 +64,26 @@ fn weigh(stage: &Stage, kind: Kind, flows: usize) -> Result<Weight> {
             undecided_user,
         })
     })
+}
+
+/// Ends connections, and waits until the servers know.
+///
+/// Whoever stands between is stopped next. A connection its server had not heard the end of by then it would keep for
+/// good, and a later one of the same ports would fail.
+fn close(stage: &Stage, kind: Kind, held: Held) -> Result<()> {
+    drop(held);
+    let open = || {
+        let filter = ["-Htn", "state", "established"];
+        stage.server.run("ss", &filter).unwrap_or_default()
+    };
+    let none_left = wait::holds(Duration::from_secs(20), || open().is_empty());
+    anyhow::ensure!(
+        none_left || kind.is_peer(),
+        "{}: servers still have {} connections that their clients have left",
+        kind.name(),
+        open().lines().count()
+    );
+    Ok(())
 }
 
 /// Resident bytes of some processes together; a page that several share is counted once among them.
@@ -79,7 +99,10 @@ pub fn resident(pids: &[u32]) -> Result<u64> {
     Ok(kilobytes * 1024)
 }
 
+/// Bytes of the kernel's own objects, on the whole machine.
 fn slab() -> Result<u64> {
+    // What it merely remembers of files, a megabyte more or less at any moment, is let go of first.
+    std::fs::write("/proc/sys/vm/drop_caches", "2").context("emptying the kernel's caches")?;
     let text = std::fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
     let line = text
         .lines()
