@@ -357,7 +357,7 @@ impl Follower {
         let flows = &mut self.flows;
         let dumped = self.conntrack.dump(None, |entry| {
             let key = Key::of(&entry.original);
-            present.insert(key);
+            present.insert(key.pack());
             // By now there is none, if nothing is wrong with what is done above.
             if rejudge::JUDGED.passes(entry.mark) && flows.insert_unknown(key) {
                 tracing::warn!(?key, "the kernel carries a flow that is not known");

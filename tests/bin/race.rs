@@ -26,7 +26,7 @@ use e2e::{lab, netns, prerequisites};
 #[derive(Debug, Parser)]
 #[command(name = "race")]
 struct Arguments {
-    /// Two short rounds and smaller policies.
+    /// Two short rounds.
     #[arg(long)]
     quick: bool,
     /// Races these only, beside plain NAT.

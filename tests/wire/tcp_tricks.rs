@@ -257,7 +257,7 @@ both_families! {
         let local = std::net::SocketAddr::new(scene.attacker.address(family), scene.fresh_port());
         let mut tcp = e2e::raw::RawTcp::new(&scene.attacker, local, PUPPET.at(family, 443), 7);
         tcp.put(&tcp.syn()).unwrap();
-        let of_it = |seen: &e2e::packet::Seen| seen.from.port() == local.port() && seen.to == tcp.remote;
+        let of_it = |seen: &Seen| seen.from.port() == local.port() && seen.to == tcp.remote;
         assert!(scene.outside.wait_for(of_it).is_some(), "its SYN did not leave");
         tcp.peer_next = 9_001;
         tcp.put(&tcp.segment(0, flags::ACK, &[])).unwrap();

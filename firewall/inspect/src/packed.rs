@@ -1,5 +1,6 @@
 //! A flow's ends in few bytes, for tables that hold many flows for long.
 
+use std::hash::{Hash, Hasher};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::flow::FlowKey;
@@ -19,6 +20,13 @@ enum Ends {
         server: Ipv4Addr,
     },
     Six(Box<(u8, FlowKey)>),
+}
+
+impl Hash for PackedKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+        state.write_u8(self.tag());
+    }
 }
 
 impl PackedKey {

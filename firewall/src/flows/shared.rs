@@ -1,11 +1,11 @@
 //! What is remembered of a flow, in few bytes: whatever flows have in common is there once.
 
-use std::collections::HashSet;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
+use hashbrown::HashTable;
 use inspect::FlowRecord;
 
 use super::table::Key;
@@ -42,12 +42,71 @@ impl Known {
 }
 
 /// Everything that is the same in all flows of one rule: a record without time, ends, name and instance.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Common(FlowRecord);
 
-impl Hash for Common {
+impl Common {
+    fn of(record: &FlowRecord) -> Self {
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Self(FlowRecord {
+            unix_ms: 0,
+            src: nowhere,
+            dst: nowhere,
+            dhost: None,
+            instance: None,
+            suppressed: 0,
+            ..record.clone()
+        })
+    }
+
+    /// Whether it is what would be made of this record.
+    fn is_of(&self, record: &FlowRecord) -> bool {
+        let own = &self.0;
+        // Every field by name, so that one more is not forgotten here.
+        let FlowRecord {
+            unix_ms: _,
+            src: _,
+            dst: _,
+            dhost: _,
+            instance: _,
+            suppressed: _,
+            category,
+            outcome,
+            transport,
+            proto,
+            proto_v,
+            gid,
+            rule,
+            generation,
+            policy_id,
+            pqc,
+            rescued,
+            see_thru,
+            would_reason,
+            http,
+            also,
+            logged,
+        } = record;
+        let judged = (own.category, own.outcome, own.transport, own.proto, own.pqc)
+            == (*category, *outcome, *transport, *proto, *pqc);
+        let by = own.generation == *generation && own.rule == *rule && own.gid == *gid;
+        let said = own.proto_v == *proto_v && own.http == *http && own.also == *also;
+        judged
+            && by
+            && said
+            && (own.rescued, own.logged) == (*rescued, *logged)
+            && own.policy_id == *policy_id
+            && own.see_thru == *see_thru
+            && own.would_reason == *would_reason
+    }
+}
+
+/// What tells the [`Common`] of one record from that of another.
+struct Telling<'a>(&'a FlowRecord);
+
+impl Hash for Telling<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let record = &self.0;
+        let record = self.0;
         record.rule.hash(state);
         record.gid.hash(state);
         record.generation.hash(state);
@@ -66,37 +125,35 @@ impl Hash for Common {
 pub(super) struct Parts {
     texts: Pool<Arc<str>>,
     commons: Pool<Common>,
+    hasher: RandomState,
 }
 
 impl Parts {
     /// What a record says beyond its time and its ends.
     pub(super) fn share(&mut self, record: &FlowRecord) -> Known {
-        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let common = FlowRecord {
-            unix_ms: 0,
-            src: nowhere,
-            dst: nowhere,
-            dhost: None,
-            instance: None,
-            suppressed: 0,
-            ..record.clone()
-        };
-        let mut text = |text: &Option<Arc<str>>| {
-            let text = text.as_ref()?;
-            Some(self.texts.share(Arc::clone(text)))
-        };
+        let hash = self.hasher.hash_one(Telling(record));
+        let is = |common: &Common| common.is_of(record);
+        let common = self.commons.share(hash, is, || Common::of(record));
         Known {
-            dhost: text(&record.dhost),
-            instance: text(&record.instance),
-            common: self.commons.share(Common(common)),
+            dhost: self.text(record.dhost.as_ref()),
+            instance: self.text(record.instance.as_ref()),
+            common,
         }
+    }
+
+    fn text(&mut self, text: Option<&Arc<str>>) -> Option<Text> {
+        let text = text?;
+        let hash = self.hasher.hash_one(&**text);
+        let is = |other: &Arc<str>| other == text;
+        Some(self.texts.share(hash, is, || Arc::clone(text)))
     }
 }
 
 /// Values that are kept once, for as long as somebody else has them and until the next look.
 #[derive(Debug)]
 struct Pool<T> {
-    values: HashSet<Arc<T>, RandomState>,
+    /// With their hashes.
+    values: HashTable<(u64, Arc<T>)>,
     /// So many values are a reason to look which of them nobody has any more.
     look_at: usize,
 }
@@ -104,25 +161,27 @@ struct Pool<T> {
 impl<T> Default for Pool<T> {
     fn default() -> Self {
         Self {
-            values: HashSet::default(),
+            values: HashTable::new(),
             look_at: LOOK_MIN,
         }
     }
 }
 
-impl<T: Eq + Hash> Pool<T> {
-    /// The one value that equals this.
-    fn share(&mut self, value: T) -> Arc<T> {
-        if let Some(known) = self.values.get(&value) {
+impl<T> Pool<T> {
+    /// The one value with this hash that `is` accepts; if there is none, `make` makes it.
+    fn share(&mut self, hash: u64, is: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> Arc<T> {
+        if let Some((_, known)) = self.values.find(hash, |(_, value)| is(value)) {
             return Arc::clone(known);
         }
         if self.values.len() >= self.look_at {
-            self.values.retain(|value| Arc::strong_count(value) > 1);
+            self.values
+                .retain(|(_, value)| Arc::strong_count(value) > 1);
             self.look_at = self.values.len().saturating_mul(2).max(LOOK_MIN);
-            self.values.shrink_to(self.look_at);
+            self.values.shrink_to(self.look_at, |(hash, _)| *hash);
         }
-        let value = Arc::new(value);
-        self.values.insert(Arc::clone(&value));
+        let value = Arc::new(make());
+        let fresh = (hash, Arc::clone(&value));
+        self.values.insert_unique(hash, fresh, |(hash, _)| *hash);
         value
     }
 }

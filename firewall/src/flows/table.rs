@@ -385,24 +385,24 @@ impl FlowTable {
     /// event there is between two looks; what is absent at both has none.
     pub(super) fn retain_present(
         &mut self,
-        present: &HashSet<Key>,
+        present: &HashSet<PackedKey>,
         old_enough_ms: u64,
     ) -> Vec<(Key, bool)> {
         let before = std::mem::take(&mut self.suspects);
         let (mut gone, suspects) = (Vec::new(), &mut self.suspects);
         self.slots.retain(|slot| {
-            let (key, allowed_ms) = (slot.key(), slot.flow.allowed_ms());
+            let allowed_ms = slot.flow.allowed_ms();
             let is_new = allowed_ms.is_some_and(|allowed_ms| allowed_ms > old_enough_ms);
-            if is_new || present.contains(&key) {
+            if is_new || present.contains(&slot.ends) {
                 return true;
             }
-            let suspect = (key, allowed_ms);
+            let suspect = (slot.key(), allowed_ms);
             if !before.contains(&suspect) {
                 suspects.insert(suspect);
                 return true;
             }
             if allowed_ms.is_some() {
-                gone.push((key, slot.flow.is_in_file()));
+                gone.push((slot.key(), slot.flow.is_in_file()));
             }
             false
         });
@@ -433,3 +433,28 @@ const SAME_FLOW_MS: u64 = 5_000;
 const EARLIER_MAX: usize = 8;
 /// Of all ends together, to as many flows.
 const EARLIER_SHARE: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flow_takes_48_bytes_of_the_table_and_room_comes_back() {
+        assert_eq!(size_of::<Slot>(), 48);
+        let key = |port: u32| Key {
+            protocol: TCP,
+            client: SocketAddr::from((port.to_be_bytes(), 1)),
+            server: SocketAddr::from(([8, 8, 8, 8], 443)),
+        };
+        let mut flows = FlowTable::new(1 << 20);
+        for number in 0..100_000 {
+            assert!(flows.insert_unknown(key(number)));
+        }
+        let full = flows.slots.capacity();
+        for number in 10..100_000 {
+            flows.take(&key(number), 1);
+        }
+        assert!(flows.slots.capacity() < full / 4, "of {full}");
+        assert!((0..10).all(|number| flows.contains(&key(number))));
+    }
+}

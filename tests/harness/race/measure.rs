@@ -53,12 +53,8 @@ impl Effort {
     pub const QUICK: Self = Self {
         rounds: 2,
         seconds: 1.0,
-        held: 2_000,
-        names: 10_000,
-        clients: 10_000,
-        only_connections: false,
-        only_shared: false,
-        only_policy: false,
+        held: 4_000,
+        ..Self::FULL
     };
 }
 

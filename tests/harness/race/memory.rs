@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::datapath::Kind;
-use super::generator::Held;
+use super::generator::{self, Held, Hello};
 use super::measure::Effort;
-use super::stage::Stage;
+use super::stage::{Layout, Stage};
 use crate::wait;
 
 /// Bytes per flow of one datapath.
@@ -39,7 +39,13 @@ fn weigh(stage: &Stage, kind: Kind, flows: usize) -> Result<Weight> {
         let settle = || std::thread::sleep(Duration::from_millis(700));
         settle();
         // Pools and tables grow with their first flows, and that is part of what those cost.
-        let (base, slab) = (resident(&datapath.pids())?, slab()?);
+        let base = resident(&datapath.pids())?;
+        // Every name once: the questions to the resolver that follow a name's first use are no flow's.
+        let every_name = ["paced", "--per-second", "1000"];
+        generator::run(stage, Layout::Shared, Hello::Usual, 1.2, &every_name)?;
+        stage.firewall.output("conntrack", &["-F"])?;
+        settle();
+        let slab = slab()?;
         let held = Held::open(stage, flows, false)?;
         settle();
         let idle_user = resident(&datapath.pids())?.saturating_sub(base) as f64 / flows as f64;
