@@ -55,6 +55,8 @@ impl Common {
             dhost: None,
             instance: None,
             suppressed: 0,
+            gid: record.gid.as_ref().map(own),
+            rule: record.rule.as_ref().map(own),
             ..record.clone()
         })
     }
@@ -145,8 +147,14 @@ impl Parts {
         let text = text?;
         let hash = self.hasher.hash_one(&**text);
         let is = |other: &Arc<str>| other == text;
-        Some(self.texts.share(hash, is, || Arc::clone(text)))
+        Some(self.texts.share(hash, is, || own(text)))
     }
+}
+
+/// A copy of this thread's own. What a queue thread has allocated lies among records that are gone in a moment, and one text
+/// that stays keeps a whole page of them.
+fn own(text: &Arc<str>) -> Arc<str> {
+    Arc::from(&**text)
 }
 
 /// Values that are kept once, for as long as somebody else has them and until the next look.

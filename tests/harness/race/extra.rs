@@ -167,4 +167,4 @@ fn start(
 }
 
 /// Long enough for a policy of the largest size to be noticed, read, compiled and adopted within it.
-const RELOAD_SECONDS: f64 = 8.0;
+const RELOAD_SECONDS: f64 = 6.0;
