@@ -24,7 +24,6 @@ pub(crate) struct Receiver<T> {
 }
 
 /// A channel in which `capacity` messages may wait.
-
 pub(crate) fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::channel();
     let waiting = Arc::new(AtomicUsize::new(0));
