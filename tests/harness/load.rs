@@ -30,7 +30,7 @@ pub struct Plan {
     pub to: SocketAddr,
     /// Addresses they come from, in turn; each must be an address of the namespace.
     pub from: Vec<IpAddr>,
-    /// Names they claim, in turn.
+    /// Names they claim, in turn; of none, they say nothing, and end when the server has answered the SYN.
     pub names: Vec<String>,
     /// Connections begun per second over all threads.
     pub per_second: u32,
@@ -58,7 +58,7 @@ pub struct Attempt {
     pub name: usize,
     /// When it was begun.
     pub at: Instant,
-    /// From the SYN to the server's first flight, or to the end.
+    /// From the SYN to the server's first flight, of those that say nothing to its SYN/ACK; or to the end.
     pub took: Duration,
     /// How it ended.
     pub fate: Fate,
@@ -180,10 +180,12 @@ impl Worker {
                 return attempts;
             }
             std::thread::sleep(due.saturating_sub(self.started.elapsed()));
-            let name = number as usize % hellos.len();
-            let from = self.plan.from[number as usize / hellos.len() % self.plan.from.len()];
+            let turns = hellos.len().max(1);
+            let name = number as usize % turns;
+            let from = self.plan.from[number as usize / turns % self.plan.from.len()];
+            let hello = hellos.get(name).map(Vec::as_slice);
             let at = Instant::now();
-            let (fate, local, took) = attempt(from, self.plan.to, &hellos[name], at);
+            let (fate, local, took) = attempt(from, self.plan.to, hello, at);
             attempts.push(Attempt {
                 name,
                 at,
@@ -199,7 +201,7 @@ impl Worker {
 fn attempt(
     from: IpAddr,
     to: SocketAddr,
-    hello: &[u8],
+    hello: Option<&[u8]>,
     at: Instant,
 ) -> (Fate, SocketAddr, Duration) {
     let nowhere = SocketAddr::new(from, 0);
@@ -207,8 +209,10 @@ fn attempt(
         return (Fate::Failed, nowhere, at.elapsed());
     };
     let local = stream.local_addr().unwrap_or(nowhere);
-    let mut answered = None;
-    let done = exchange(&mut stream, hello, &mut || answered = Some(at.elapsed()));
+    let mut answered = hello.is_none().then(|| at.elapsed());
+    let done = hello.map_or(Ok(()), |hello| {
+        exchange(&mut stream, hello, &mut || answered = Some(at.elapsed()))
+    });
     let fate = match done {
         Ok(()) => Fate::Served,
         Err(error) if error.kind() == ErrorKind::ConnectionReset => Fate::Reset,
