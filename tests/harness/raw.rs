@@ -231,6 +231,11 @@ impl<'h> RawTcp<'h> {
             .map(drop)
     }
 
+    /// Resets the connection after all that was written.
+    pub fn reset_at_end(&self) -> Result<()> {
+        self.put(&self.segment(self.sent, flags::RST | flags::ACK, &[]))
+    }
+
     /// Forgets all but addresses and ports: the next SYN has this number.
     pub fn restart(&mut self, isn: u32) {
         *self = Self::new(self.host, self.local, self.remote, isn);

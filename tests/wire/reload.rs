@@ -53,6 +53,39 @@ both_families! {
 }
 
 both_families! {
+    /// A probe would begin a connection there, and its server wait for what nobody sends.
+    fn reload_probes_nothing_that_its_own_ends_have_closed(family) {
+        let lab = Topology::new().unwrap();
+        let scene = Scene::new(&lab, family);
+        let mirror = Recorder::start(
+            &lab.internet,
+            MIRROR.at(family, 443),
+            Script::Tls,
+        )
+        .unwrap();
+        let hello = ClientHello::new(MIRROR.name).record();
+        let ports = [scene.fresh_port(), scene.fresh_port()];
+        let [mut open, mut closed] =
+            ports.map(|port| scene.attacker.connect(port, mirror.address, 5).unwrap());
+        finish(&mut open, &hello);
+        finish(&mut closed, &hello);
+        closed.reset_at_end().unwrap();
+        assert!(mirror.was_reset());
+        let outside = lab.capture_outside().unwrap();
+        scene.daemon.reload(&INVENTORY.replace(",mirror.allowed.example", "")).unwrap();
+        assert!(open.pump(Duration::from_secs(3), |tcp| tcp.reset).unwrap(), "the flow was not ended");
+        let probed = |port: u16| {
+            let syn = |seen: &Seen| seen.to == mirror.address && seen.from.port() == port && seen.is_tcp(flags::SYN);
+            !outside.matching(syn).is_empty()
+        };
+        assert!(probed(ports[0]), "whose server had to be asked");
+        assert!(!probed(ports[1]));
+        let line = scene.refusal_of("policy_changed");
+        assert_eq!(line.text("spt"), ports[0].to_string());
+    }
+}
+
+both_families! {
     /// The old interface is gone; the new one has the same groups and was not the one that asked.
     fn flows_of_an_address_end_when_another_instance_has_it(family) {
         let lab = Topology::new().unwrap();

@@ -134,18 +134,18 @@ impl Follower {
     }
 
     /// Marks a flow to be ended and asks its server for the numbers to reset it with; false when
-    /// the kernel does not carry it, or carries another of the same ends.
+    /// the kernel does not carry it, its ends have closed it, or it is another of the same ends.
     fn kill(&mut self, key: &Key, policy: &Snapshot) -> bool {
-        match self.conntrack.get(&key.tuple()) {
+        let state = match self.conntrack.get(&key.tuple()) {
             // What is undecided is judged again by the thread that has it, and what the new policy
             // has judged already only shares its ends with what is meant here.
-            Ok(Some(entry)) if self.is_meant(key, entry.mark, policy) => {}
+            Ok(Some(entry)) if self.is_meant(key, entry.mark, policy) => entry.tcp_state,
             Ok(_) => return false,
             Err(error) => {
                 tracing::error!(%error, ?key, "reading a flow that is to end");
                 return false;
             }
-        }
+        };
         let mark = marks::CT_KILL;
         match self.conntrack.set_mark(&key.tuple(), mark, mark) {
             Ok(true) => {}
@@ -155,13 +155,20 @@ impl Follower {
                 return false;
             }
         }
+        // Its ends have closed it: nobody is left to be told. A probe would begin a connection, and its server wait for
+        // what nobody sends. The mark is for ends that go on all the same, which the kernel would let them.
+        let is_over = matches!(state, Some(TcpState::Close | TcpState::TimeWait));
         if let Some(flow) = self.flows.get_mut(key) {
             flow.set_ending();
-            if policy.preferences().flow_log_verbosity != FlowLogVerbosity::None
+            if !is_over
+                && policy.preferences().flow_log_verbosity != FlowLogVerbosity::None
                 && let Some(record) = flow.record(key)
             {
                 self.settings.log.flow(Arc::new(ended_by(policy, record)));
             }
+        }
+        if is_over {
+            return false;
         }
         if key.protocol == TCP {
             self.probe(key);
