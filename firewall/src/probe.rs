@@ -1,7 +1,9 @@
 //! What this machine can do, found by trying, before anything is put in force.
 //!
-//! Each trial is a table of its own that is only checked (`nft -c`), so nothing changes. What is
-//! missing is named with the kernel option or the Debian package that brings it.
+//! Each trial is a table of its own that is only checked (`nft -c`), so nothing changes. All of it is
+//! tried at once first: a program started for each feature would be a good part of a start. What is
+//! missing is found by trying one after the other, and named with the kernel option or the Debian
+//! package that brings it.
 
 use std::process::Command;
 
@@ -63,6 +65,29 @@ fn list(missing: &[Missing]) -> String {
 /// # Errors
 /// With everything that is missing.
 pub fn probe() -> Result<Capabilities, Incapable> {
+    let lacking = privileges();
+    if lacking.is_empty() && everything().is_ok() {
+        return Ok(Capabilities {
+            queue_form: QueueForm::Native,
+            flowtable: true,
+        });
+    }
+    one_by_one(lacking)
+}
+
+/// Checks all that a kernel can have, in one table.
+fn everything() -> Result<(), NetfilterError> {
+    let (table, offload) = offloading();
+    let mut statements: Vec<Value> = needed()
+        .into_iter()
+        .map(|(_, _, statement)| statement)
+        .collect();
+    statements.extend([offload, queueing()]);
+    trial_with("everything", &[table], &statements)
+}
+
+/// Finds out what there is and what is missing, beside the privileges that are.
+fn one_by_one(lacking: Vec<Missing>) -> Result<Capabilities, Incapable> {
     let mut missing = Vec::new();
     if let Err(error) = trial("accept", &json!({"accept": null})) {
         // Without this nothing else can be found out.
@@ -81,9 +106,7 @@ pub fn probe() -> Result<Capabilities, Incapable> {
         missing.extend(lacking);
         QueueForm::Native
     });
-    for what in privileges() {
-        missing.push(what);
-    }
+    missing.extend(lacking);
     if !missing.is_empty() {
         return Err(Incapable(missing));
     }
@@ -129,31 +152,33 @@ fn needed() -> Vec<(&'static str, &'static str, Value)> {
 
 /// Checks one statement in a forward chain.
 fn trial(operation: &'static str, statement: &Value) -> Result<(), NetfilterError> {
-    trial_with(operation, &[], statement)
+    trial_with(operation, &[], std::slice::from_ref(statement))
 }
 
 fn trial_with(
     operation: &'static str,
     objects: &[Value],
-    statement: &Value,
+    statements: &[Value],
 ) -> Result<(), NetfilterError> {
     let chain = json!({
         "family": "inet", "table": TRIAL, "name": "forward",
         "type": "filter", "hook": "forward", "prio": 0, "policy": "accept",
     });
-    let rule = json!({
-        "family": "inet", "table": TRIAL, "chain": "forward", "expr": [statement],
+    let rules = statements.iter().map(|statement| {
+        json!({"add": {"rule": {
+            "family": "inet", "table": TRIAL, "chain": "forward", "expr": [statement],
+        }}})
     });
     let mut commands = vec![json!({"add": {"table": {"family": "inet", "name": TRIAL}}})];
     commands.extend(objects.iter().map(|object| json!({"add": object})));
     commands.push(json!({"add": {"chain": chain}}));
-    commands.push(json!({"add": {"rule": rule}}));
+    commands.extend(rules);
     netfilter::check_batch(operation, &json!({"nftables": commands}))
 }
 
 /// The native form where there is one, else the shim, else what both lack.
 fn queue_form() -> Result<QueueForm, Vec<Missing>> {
-    if trial("queueing", &json!({"queue": {"num": 0}})).is_ok() {
+    if trial("queueing", &queueing()).is_ok() {
         return Ok(QueueForm::Native);
     }
     let mut missing = Vec::new();
@@ -180,14 +205,23 @@ fn queue_form() -> Result<QueueForm, Vec<Missing>> {
     Err(missing)
 }
 
-/// Whether a flowtable and its statement load; loopback is in every namespace.
+fn queueing() -> Value {
+    json!({"queue": {"num": 0}})
+}
+
+/// Whether a flowtable and its statement load.
 fn flowtable() -> Result<(), NetfilterError> {
+    let (table, statement) = offloading();
+    trial_with("offloading", &[table], &[statement])
+}
+
+/// A flowtable, and the statement that puts a flow in; loopback is in every namespace.
+fn offloading() -> (Value, Value) {
     let table = json!({"flowtable": {
         "family": "inet", "table": TRIAL, "name": "trial",
         "hook": "ingress", "prio": 0, "dev": "lo",
     }});
-    let statement = json!({"flow": {"op": "add", "flowtable": "@trial"}});
-    trial_with("offloading", &[table], &statement)
+    (table, json!({"flow": {"op": "add", "flowtable": "@trial"}}))
 }
 
 /// What the sockets need beyond the ruleset.
