@@ -1,7 +1,7 @@
 //! The image tier: the appliance, of the scripts that Packer runs, booted under qemu in the place of the wire tier's
 //! firewall.
 //!
-//! A boot takes most of a minute: three serve all claims ([`scenario`]), and every test reads its own.
+//! A boot takes most of a minute: four serve all claims ([`scenario`]), and every test reads its own.
 
 mod reproducible;
 mod scenario;
@@ -27,6 +27,8 @@ claims! {
     image_boots_to_ready
     /// The ruleset is loaded before any interface is up.
     lockdown_is_in_force_before_any_interface_is_up
+    /// It needs no network, and comes before all that does.
+    daemon_is_ready_before_any_interface_is_up
     /// Somebody inside dials, asks and pings where nobody may go, from before the first power-on to the end of the run.
     nothing_unlisted_leaves_before_during_or_after_boot
     /// User data over IMDSv2 says where the cloud is; a security group's rule decides.
@@ -83,4 +85,8 @@ claims! {
     policy_comes_from_firewall_rules_whatever_the_order_of_the_cards
     /// The units of the package put the address where the kernel answers from it.
     probe_to_forwarded_ip_is_answered_from_that_ip
+    /// What waits for it goes on, so that somebody can see to it.
+    daemon_that_cannot_start_does_not_hold_up_the_boot_and_nothing_leaves
+    /// No metadata service is asked; without the file nothing leaves.
+    inventory_is_the_policy_of_a_machine_in_neither_cloud
 }

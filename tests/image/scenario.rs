@@ -9,6 +9,7 @@ use e2e::wait;
 
 mod aws;
 mod contents;
+mod elsewhere;
 mod faults;
 mod gcp;
 mod judged;
@@ -35,6 +36,11 @@ pub(crate) fn run() -> Result<Report> {
     build::overlay(&disk)?;
     if let Err(error) = gcp::run(&stage, &disk, &mut report) {
         report.claim("the boot as a Compute Engine instance", |_| Err(error));
+    }
+    let disk = stage.folder().join("elsewhere.qcow2");
+    build::overlay(&disk)?;
+    if let Err(error) = elsewhere::run(&stage, &disk, &mut report) {
+        report.claim("the boot in neither cloud", |_| Err(error));
     }
     report.claim(
         "nothing_unlisted_leaves_before_during_or_after_boot",

@@ -32,6 +32,8 @@ pub struct Setup {
     pub outside_first: bool,
     /// Whether its cards have cables when it is powered on.
     pub plugged: bool,
+    /// Whether the daemon fails whenever it is started, until [`Guest::let_daemon_start`].
+    pub held_back: bool,
 }
 
 impl Setup {
@@ -41,6 +43,7 @@ impl Setup {
             machine,
             outside_first: false,
             plugged: true,
+            held_back: false,
         }
     }
 }
@@ -63,6 +66,8 @@ StandardError=tty\nTTYPath=/dev/ttyS1\nRestart=always\nRestartSec=1\n";
 /// Notes what the processors have done, idling left out, in seconds, once the daemon is ready.
 const CLOCK: &str = "[Unit]\nDefaultDependencies=no\nAfter=postern.service\n[Service]\nType=oneshot\nExecStart=/bin/sh -c \
 \"awk '/^cpu / { print ($$2 + $$3 + $$4 + $$7 + $$8) / 100 }' /proc/stat > /run/cpu-at-ready\"\n";
+/// Fails before the daemon for as long as a file is not there.
+const HELD_BACK: &str = "[Service]\nExecStartPre=/usr/bin/test -e /run/image-tier-start\n";
 const WANTS: &str = "[Unit]\nWants=image-tier-shell.service image-tier-clock.service\n";
 
 impl Guest {
@@ -84,10 +89,10 @@ impl Guest {
         let errors = File::create(folder.join("qemu.log"))?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
-        hardware(&mut command, disk);
+        hardware(&mut command, disk, setup.machine);
         packages(&mut command, &folder.join(super::build::PACKAGES));
         cards(&mut command, stage, setup);
-        firmware(&mut command, folder, setup.machine)?;
+        firmware(&mut command, folder, setup)?;
         ports(&mut command, &console, &socket, &monitor);
         let child = command
             .stdin(Stdio::null())
@@ -127,6 +132,11 @@ impl Guest {
             self.press(&format!("set_link {id} {word}"))?;
         }
         Ok(())
+    }
+
+    /// Ends [`Setup::held_back`].
+    pub fn let_daemon_start(&mut self) -> Result<()> {
+        self.run("touch /run/image-tier-start").map(drop)
     }
 
     /// A word to qemu's own monitor, done when this returns.
@@ -261,7 +271,8 @@ impl Drop for Guest {
     }
 }
 
-fn hardware(command: &mut Command, disk: &Path) {
+/// The disk is behind what each has: NVMe on EC2, a SCSI controller on Compute Engine.
+fn hardware(command: &mut Command, disk: &Path, machine: Machine) {
     command
         .args(["-accel", "tcg,thread=multi", "-cpu", crate::boot::CPU])
         .args(["-machine", "q35", "-smp", "2", "-m", "1024"])
@@ -271,8 +282,15 @@ fn hardware(command: &mut Command, disk: &Path) {
         .arg(format!(
             "file={},id=disk,if=none,format=qcow2,cache=unsafe",
             disk.display()
-        ))
-        .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
+        ));
+    let devices: &[&str] = match machine {
+        Machine::Aws => &["nvme,drive=disk,serial=vol0,bootindex=0"],
+        Machine::Gcp => &["virtio-scsi-pci", "scsi-hd,drive=disk,bootindex=0"],
+        Machine::Elsewhere => &["virtio-blk-pci,drive=disk,bootindex=0"],
+    };
+    for device in devices {
+        command.args(["-device", device]);
+    }
 }
 
 /// The console, the shell's port, and qemu's monitor; the machine waits there for `cont`.
@@ -290,13 +308,14 @@ fn ports(command: &mut Command, console: &Path, shell: &Path, monitor: &Path) {
         .args(["-serial", "chardev:shell"]);
 }
 
-/// A second disk, which is an archive.
+/// A second disk, which is an archive, at [`ARCHIVE`].
 fn packages(command: &mut Command, archive: &Path) {
     if archive.exists() {
         command.arg("-drive").arg(format!(
-            "file={},if=virtio,format=raw,readonly=on",
+            "file={},id=packages,if=none,format=raw,readonly=on",
             archive.display()
         ));
+        command.args(["-device", "virtio-blk-pci,drive=packages,serial=packages"]);
     }
 }
 
@@ -319,18 +338,22 @@ fn cards(command: &mut Command, stage: &Stage, setup: Setup) {
     }
 }
 
-fn firmware(command: &mut Command, folder: &Path, machine: Machine) -> Result<()> {
-    let kind = match machine {
+fn firmware(command: &mut Command, folder: &Path, setup: Setup) -> Result<()> {
+    let kind = match setup.machine {
         Machine::Aws => "manufacturer=Amazon EC2,product=t3.micro",
         Machine::Gcp => "manufacturer=Google,product=Google Compute Engine",
         Machine::Elsewhere => "manufacturer=Nobody,product=Nothing",
     };
     command.args(["-smbios", &format!("type=1,{kind}")]);
-    for (name, text) in [
+    let mut units = vec![
         ("systemd.extra-unit.image-tier-shell.service", SHELL),
         ("systemd.extra-unit.image-tier-clock.service", CLOCK),
         ("systemd.unit-dropin.sysinit.target", WANTS),
-    ] {
+    ];
+    if setup.held_back {
+        units.push(("systemd.unit-dropin.postern.service", HELD_BACK));
+    }
+    for (name, text) in units {
         let file = folder.join(name);
         let text = format!("io.systemd.credential:{name}={text}");
         fs::write(&file, text).context("writing a credential")?;
@@ -339,6 +362,8 @@ fn firmware(command: &mut Command, folder: &Path, machine: Machine) -> Result<()
     Ok(())
 }
 
+/// Where the machine finds the archive of packages.
+pub const ARCHIVE: &str = "/dev/disk/by-id/virtio-packages";
 /// The card on the clients' side.
 pub const INSIDE_MAC: &str = "52:54:00:77:00:01";
 /// The card on the internet's side.

@@ -64,6 +64,13 @@ fn first_boot(stage: &Stage, cloud: &Cloud, guest: &mut Guest, report: &mut Repo
     report.claim("lockdown_is_in_force_before_any_interface_is_up", |_| {
         lockdown_first(guest)
     });
+    report.claim("daemon_is_ready_before_any_interface_is_up", |_| {
+        // Its unit's own times are of the last start, and new user data is one.
+        let ready = noted(guest, "-u postern.service", "'Started postern.service'")?;
+        let up = first_link(guest)?;
+        ensure!(ready < up, "ready at {ready:?}, a link up at {up:?}");
+        Ok(())
+    });
     report.claim("policy_comes_from_security_groups", |_| {
         let arrived = wait::holds(SOON, || stage.served(API));
         ensure!(arrived, "an allowed name is not served: {}", told(guest));
@@ -96,22 +103,36 @@ fn lockdown_first(guest: &mut Guest) -> Result<()> {
         loaded > 0 && loaded < network,
         "lockdown in force at {loaded} µs, networkd started at {network} µs"
     );
-    // Nothing but networkd brings cards up: the kernel's own word on when a link came up.
-    let first_up = guest.run(
-        "journalctl -b -o short-monotonic --no-pager -u systemd-networkd | grep -E 'Link UP|Gained carrier' | grep -v ' lo: ' | head -n 1",
-    )?;
-    let seconds = first_up
-        .trim_start_matches(['[', ' '])
-        .split(']')
-        .next()
-        .and_then(|text| text.trim().parse::<f64>().ok())
-        .with_context(|| format!("when: {first_up}"))?;
-    let up = Duration::from_secs_f64(seconds);
+    let up = first_link(guest)?;
     ensure!(
         Duration::from_micros(loaded) < up,
         "lockdown at {loaded} µs, a link up at {up:?}"
     );
     Ok(())
+}
+
+/// When the first card came up: nothing but networkd brings any up, and it notes the kernel's own word.
+fn first_link(guest: &mut Guest) -> Result<Duration> {
+    noted(
+        guest,
+        "-u systemd-networkd",
+        "-E 'Link UP|Gained carrier' | grep -v ' lo: '",
+    )
+}
+
+/// When the journal first notes something in this boot, on the kernel's clock: what journalctl is asked for, and grep.
+fn noted(guest: &mut Guest, of: &str, what: &str) -> Result<Duration> {
+    let line = guest.run(&format!(
+        "journalctl -b -o short-monotonic --no-pager {of} | grep {what} | head -n 1"
+    ))?;
+    // [    5.160214] postern systemd[1]: Started …
+    let seconds = line
+        .trim_start_matches(['[', ' '])
+        .split(']')
+        .next()
+        .and_then(|text| text.trim().parse::<f64>().ok())
+        .with_context(|| format!("when: {line}"))?;
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 fn inside(stage: &Stage, guest: &mut Guest, report: &mut Report) {

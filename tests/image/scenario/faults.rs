@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use e2e::image::guest::ARCHIVE;
 use e2e::image::{Guest, Report, Stage};
 use e2e::topology::API;
 
@@ -101,8 +102,10 @@ fn upgrade(stage: &Stage, guest: &mut Guest) -> Result<()> {
     let mut judged = Judged::open(stage)?;
     let before = guest.run("systemctl show -p MainPID --value postern")?;
     guest.run_within(
-        "mkdir -p /var/tmp/debs && tar -C /var/tmp/debs -xf /dev/vdb && dpkg -i /var/tmp/debs/*.deb; \
-         status=$?; rm -rf /var/tmp/debs; exit $status",
+        &format!(
+            "mkdir -p /var/tmp/debs && tar -C /var/tmp/debs -xf {ARCHIVE} && dpkg -i /var/tmp/debs/*.deb; \
+             status=$?; rm -rf /var/tmp/debs; exit $status"
+        ),
         UPGRADE,
     )?;
     guest.wait_for("systemctl is-active postern", SOON)?;

@@ -22,9 +22,9 @@ pub(super) fn run(stage: &Stage, disk: &Path, report: &mut Report) -> Result<()>
     let google = project()?;
     stage.cloud(Some(google.host().parse()?));
     let setup = Setup {
-        machine: Machine::Gcp,
         outside_first: true,
         plugged: false,
+        ..Setup::new(Machine::Gcp)
     };
     let mut guest = Guest::start(stage, disk, setup)?;
     guest.wait_shell(BOOT)?;
