@@ -18,7 +18,7 @@ if [ -f /boot/grub/grub.cfg ] && grep -q '"Postern"' /boot/grub/grub.cfg; then
 elif [ -d /etc/default/grub.d ]; then
   # Where an arm64 machine's serial console is, its firmware says.
   case $(dpkg --print-architecture) in amd64) console="console=tty0 console=ttyS0,115200 " ;; *) console= ;; esac
-  echo "GRUB_CMDLINE_LINUX=\"\$GRUB_CMDLINE_LINUX ${console}panic=5\"" >/etc/default/grub.d/90-postern.cfg
+  echo "GRUB_CMDLINE_LINUX=\"\$GRUB_CMDLINE_LINUX ${console}panic=5 $(cat "$from/kernel-options")\"" >/etc/default/grub.d/90-postern.cfg
   update-grub
 fi
 
@@ -33,11 +33,29 @@ for unit in systemd-networkd.service postern.service; do
   mkdir -p "/etc/systemd/system/$unit.d"
   printf '[Unit]\nRequires=postern-lockdown.service\nAfter=postern-lockdown.service\n' >"/etc/systemd/system/$unit.d/lockdown.conf"
 done
-# The daemon waits for its files and the lockdown, and for nothing else that starts with the machine.
-printf '[Unit]\nDefaultDependencies=no\nAfter=local-fs.target systemd-tmpfiles-setup.service\nConflicts=shutdown.target\nBefore=shutdown.target\n' \
-  >/etc/systemd/system/postern.service.d/early.conf
-# It may read later only what is there when it starts: the folder of the resolvers' list is systemd-resolved's.
+# The firewall comes first: the daemon waits for a root that takes writes and for the lockdown, and everything that looks for
+# devices, brings up networks or offers a service waits until it is ready, or has failed. Its temporary folders are its
+# own, and the folder of the resolvers' list, which is systemd-resolved's, is made before it starts: it may read later only what
+# was there by then.
 echo 'd /run/systemd/resolve 0755 systemd-resolve systemd-resolve -' >/etc/tmpfiles.d/postern-resolvers.conf
+cat >/etc/systemd/system/postern.service.d/10-early.conf <<'UNIT'
+[Unit]
+DefaultDependencies=no
+After=systemd-remount-fs.service
+Conflicts=shutdown.target
+Before=shutdown.target
+[Service]
+PrivateTmp=disconnected
+ExecStartPre=
+ExecStartPre=-+/usr/bin/systemd-tmpfiles --create postern.conf postern-resolvers.conf
+UNIT
+for unit in systemd-udevd systemd-udev-trigger systemd-udev-load-credentials systemd-networkd systemd-resolved \
+  systemd-journal-flush systemd-random-seed; do
+  mkdir -p "/etc/systemd/system/$unit.service.d"
+  printf '[Unit]\nAfter=postern.service\n' >"/etc/systemd/system/$unit.service.d/firewall-first.conf"
+done
+mkdir -p /etc/systemd/system/sysinit.target.d
+printf '[Unit]\nAfter=postern.service\n' >/etc/systemd/system/sysinit.target.d/firewall-first.conf
 mkdir -p /etc/systemd/system/postern-cloudsync.service.d
 printf '[Unit]\nRequires=postern-configure.service\nAfter=postern-configure.service\n' \
   >/etc/systemd/system/postern-cloudsync.service.d/configured.conf
@@ -64,3 +82,18 @@ mkdir -p /etc/systemd/journald.conf.d
 printf '[Journal]\nStorage=persistent\nSystemMaxUse=64M\n' >/etc/systemd/journald.conf.d/postern.conf
 mkdir -p /etc/systemd/system.conf.d
 printf '[Manager]\nRuntimeWatchdogSec=30s\nShowStatus=no\n' >/etc/systemd/system.conf.d/postern.conf
+
+# To find one disk, Debian's initramfs starts udev and looks for everything: half a boot's time. Here it has the drivers of the
+# clouds' disks and loads those that fit.
+if [ -d /etc/initramfs-tools ]; then
+  install -m 0755 "$from/initramfs/modules-hook" /etc/initramfs-tools/hooks/postern
+  install -D -m 0755 "$from/initramfs/init-top-udev" /etc/initramfs-tools/scripts/init-top/udev
+  install -D -m 0755 "$from/initramfs/init-bottom-udev" /etc/initramfs-tools/scripts/init-bottom/udev
+  printf 'MODULES=list\nBUSYBOX=n\nKEYMAP=n\nRESUME=none\n' >/etc/initramfs-tools/conf.d/postern
+  for hook in udev dmsetup; do
+    if [ -e "/usr/share/initramfs-tools/hooks/$hook" ]; then
+      dpkg-statoverride --force-statoverride-add --update --add root root 0644 "/usr/share/initramfs-tools/hooks/$hook"
+    fi
+  done
+  update-initramfs -u -k all
+fi

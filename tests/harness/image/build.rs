@@ -35,9 +35,10 @@ const NEEDED: [(&str, &str); 16] = [
 ];
 
 /// Our shell scripts: a folder, and names in it.
-const SCRIPTS: [&str; 6] = [
+const SCRIPTS: [&str; 7] = [
     "packer/build-base build-packages manifest measure-boot",
     "packer/provision/*",
+    "packer/files/initramfs/*",
     "firewall/packaging/libexec/*",
     "firewall/packaging/debian/postinst prerm postrm",
     "cloudsync/packaging/libexec/*",
