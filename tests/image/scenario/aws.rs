@@ -122,9 +122,10 @@ fn first_link(guest: &mut Guest) -> Result<Duration> {
 
 /// When the journal first notes something in this boot, on the kernel's clock: what journalctl is asked for, and grep.
 fn noted(guest: &mut Guest, of: &str, what: &str) -> Result<Duration> {
-    let line = guest.run(&format!(
-        "journalctl -b -o short-monotonic --no-pager {of} | grep {what} | head -n 1"
-    ))?;
+    let noted = format!(
+        "journalctl -b -o short-monotonic --no-pager {of} | grep {what} | head -n 1 | grep ."
+    );
+    let line = guest.wait_for(&noted, SOON)?;
     // [    5.160214] postern systemd[1]: Started …
     let seconds = line
         .trim_start_matches(['[', ' '])
