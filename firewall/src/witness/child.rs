@@ -481,7 +481,7 @@ const HEALTH_EVERY: Duration = Duration::from_secs(1);
 const QUESTIONS_MAX: usize = 1_024;
 /// How many of them may be refreshes. One costs some 45 KB while it is under way; at 20 ms an answer this many are
 /// thousands of names a second, far beyond the budget of questions.
-const REFRESHES_MAX: usize = 128;
+const REFRESHES_MAX: usize = 64;
 /// How long a due name waits when the budget is spent.
 const BUDGET_WAIT_MS: u64 = 50;
 const LOOKUP_MIN: Duration = Duration::from_millis(100);
