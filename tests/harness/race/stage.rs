@@ -164,8 +164,10 @@ pub fn pin(pid: u32, cores: &str) -> Result<()> {
         .args(["-a", "-c", "-p", cores, &pid.to_string()])
         .output()
         .context("running taskset")?;
+    // A program that was started for a moment has ended meanwhile.
+    let is_gone = !Path::new("/proc").join(pid.to_string()).exists();
     anyhow::ensure!(
-        output.status.success(),
+        output.status.success() || is_gone,
         "taskset {cores} {pid}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
