@@ -5,7 +5,6 @@
 //! counted, or where the calendar was set back, by which records and ends of the same ends are told apart.
 
 use super::FlowSettings;
-use crate::clock::Clock;
 
 /// What held when the last pass began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,13 +17,9 @@ pub(super) struct Complete {
 
 impl Complete {
     pub(super) fn now(settings: &FlowSettings) -> Self {
-        Self::at(settings.tally.flows_forgotten(), &settings.clock)
-    }
-
-    fn at(forgotten: u64, clock: &Clock) -> Self {
-        let now = clock.now();
+        let now = settings.clock.now();
         Self {
-            forgotten,
+            forgotten: settings.tally.flows_forgotten(),
             calendar_ms: i128::from(now.unix_ms).saturating_sub(i128::from(now.mono_ms)),
         }
     }
@@ -45,16 +40,19 @@ mod tests {
 
     #[test]
     fn a_lost_record_or_a_clock_set_back_calls_for_a_new_look() {
-        let clock = Clock::start();
-        let then = Complete::at(3, &clock);
-        assert!(then.still_holds(&Complete::at(3, &clock)));
-        assert!(!then.still_holds(&Complete::at(4, &clock)));
+        let then = Complete {
+            forgotten: 3,
+            calendar_ms: 1_800_000_000_000,
+        };
+        let after = |forgotten, step_ms| Complete {
+            forgotten: then.forgotten + forgotten,
+            calendar_ms: then.calendar_ms + step_ms,
+        };
+        assert!(then.still_holds(&then));
+        assert!(then.still_holds(&after(0, -1)), "read a millisecond apart");
+        assert!(!then.still_holds(&after(1, 0)));
         for step_ms in [-3_600_000, -1_000, 1_000] {
-            let now = Complete {
-                calendar_ms: then.calendar_ms + step_ms,
-                ..then
-            };
-            assert!(!then.still_holds(&now), "{step_ms}");
+            assert!(!then.still_holds(&after(0, step_ms)), "{step_ms}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The connection table, live.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use firewall::conntrack::{Conntrack, DestroyListener, Entry, MarkFilter, Tuple};
 use firewall::marks;
@@ -9,6 +10,19 @@ use crate::ruleset::{dial, echo, judging};
 use crate::wire::{Tap, echo_request, send};
 use crate::world::{CLIENT, Place, SERVER, UPLINK, V4, V6, World, at, eventually, layout};
 
+/// A connection that has said something and heard it back.
+fn echoed(world: &World, family: usize) -> (TcpStream, Tuple) {
+    let mut stream = dial(world, family, 443).unwrap();
+    stream.write_all(b"hello").unwrap();
+    stream.read_exact(&mut [0; 5]).unwrap();
+    let flow = Tuple {
+        protocol: 6,
+        source: stream.local_addr().unwrap(),
+        destination: stream.peer_addr().unwrap(),
+    };
+    (stream, flow)
+}
+
 #[test]
 fn entries_are_read_marked_and_deleted_by_their_original_tuple() {
     let world = World::new();
@@ -16,14 +30,7 @@ fn entries_are_read_marked_and_deleted_by_their_original_tuple() {
     echo(&world, 443);
     let _decider = world.decide(judging);
     for family in [V4, V6] {
-        let mut stream = dial(&world, family, 443).unwrap();
-        stream.write_all(b"hello").unwrap();
-        stream.read_exact(&mut [0; 5]).unwrap();
-        let flow = Tuple {
-            protocol: 6,
-            source: stream.local_addr().unwrap(),
-            destination: stream.peer_addr().unwrap(),
-        };
+        let (_stream, flow) = echoed(&world, family);
         world.within(Place::Firewall, move || {
             let mut table = Conntrack::open().unwrap();
             let entry = table.get(&flow).unwrap().expect("the flow is there");
@@ -142,14 +149,7 @@ fn entry_whose_time_is_up_leaves_when_it_is_met() {
         std::fs::write(time_out, "1").unwrap();
     });
     for family in [V4, V6] {
-        let mut stream = dial(&world, family, 443).unwrap();
-        stream.write_all(b"hello").unwrap();
-        stream.read_exact(&mut [0; 5]).unwrap();
-        let flow = Tuple {
-            protocol: 6,
-            source: stream.local_addr().unwrap(),
-            destination: stream.peer_addr().unwrap(),
-        };
+        let (_stream, flow) = echoed(&world, family);
         world.within(Place::Firewall, move || {
             let mut listener = DestroyListener::open().unwrap();
             let mut table = Conntrack::open().unwrap();
