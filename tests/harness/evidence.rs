@@ -2,7 +2,8 @@
 //! metrics were above zero, and the suite looks afterwards whether one of those that are promised never came up.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -86,15 +87,19 @@ fn note(found: &[String]) {
         return;
     };
     let mut noted = NOTED.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = noted.len();
-    noted.extend(found.iter().cloned());
-    if noted.len() == before {
+    let new: String = found
+        .iter()
+        .filter(|line| noted.insert((*line).clone()))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    if new.is_empty() {
         return;
     }
-    let all: String = noted.iter().map(|line| format!("{line}\n")).collect();
+    // Process numbers come round within a run of the suite: whoever had this one before keeps its notes.
     let file = Path::new(&folder).join(std::process::id().to_string());
+    let file = OpenOptions::new().create(true).append(true).open(file);
     // What cannot be noted is missed by the suite.
-    drop(fs::write(file, all));
+    drop(file.and_then(|mut file| file.write_all(new.as_bytes())));
 }
 
 /// Makes the folder anew, for a tier about to run.

@@ -70,7 +70,7 @@ both_families! {
         finish(&mut open, &hello);
         finish(&mut closed, &hello);
         closed.reset_at_end().unwrap();
-        assert!(mirror.was_reset());
+        assert!(mirror.reset_port(ports[1]));
         let outside = lab.capture_outside().unwrap();
         scene.daemon.reload(&INVENTORY.replace(",mirror.allowed.example", "")).unwrap();
         assert!(open.pump(Duration::from_secs(3), |tcp| tcp.reset).unwrap(), "the flow was not ended");

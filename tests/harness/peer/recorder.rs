@@ -60,8 +60,10 @@ impl Recorder {
         std::thread::spawn(move || {
             // The peer's address comes with the connection: one that is reset already no longer tells it.
             while let Ok((stream, from)) = listener.accept() {
+                // Noted by this thread: those that serve come to it in any order.
+                let index = server.note(from);
                 let (server, script) = (server.clone(), script.clone());
-                std::thread::spawn(move || server.serve(stream, from, &script));
+                std::thread::spawn(move || server.serve(stream, index, &script));
             }
         });
         Ok(this)
@@ -116,15 +118,19 @@ impl Recorder {
         })
     }
 
-    fn serve(&self, mut stream: TcpStream, from: SocketAddr, script: &Script) {
-        let index = self.change(|all| {
+    /// Begins a conversation; which one it is.
+    fn note(&self, from: SocketAddr) -> usize {
+        self.change(|all| {
             all.push(Conversation {
                 from,
                 bytes: Vec::new(),
                 ended_by_reset: None,
             });
             all.len() - 1
-        });
+        })
+    }
+
+    fn serve(&self, mut stream: TcpStream, index: usize, script: &Script) {
         let outcome = self.converse(&mut stream, script, index);
         let reset = outcome.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
         self.change(|all| all[index].ended_by_reset = Some(reset));
