@@ -61,6 +61,22 @@ pub(super) struct Ledger {
     failed: bool,
 }
 
+/// A file that is to take the place of the one in use.
+struct Fresh {
+    file: File,
+    written: usize,
+}
+
+impl Fresh {
+    /// Writes lines, and leaves their room.
+    fn take(&mut self, lines: &mut Vec<u8>) -> io::Result<()> {
+        self.written = self.written.saturating_add(lines.len());
+        let done = self.file.write_all(lines);
+        lines.clear();
+        done
+    }
+}
+
 impl Ledger {
     /// The ledger in a folder. Nothing is read or written yet.
     pub(super) fn new(state_dir: &Path) -> Self {
@@ -82,18 +98,19 @@ impl Ledger {
             Ok(file) => read(file, &boot_id()),
             Err(_) => BTreeMap::new(),
         };
-        let mut records = Vec::with_capacity(kept.len());
-        for flow in kept.into_values() {
-            if self.live < FLOWS_MAX
-                && let Some(record) = record_of(flow)
-            {
-                self.live = self.live.saturating_add(1);
-                self.push_flow(&Key::of_record(&record), &record);
-                records.push(record);
+        let records: Vec<FlowRecord> = kept
+            .into_values()
+            .filter_map(record_of)
+            .take(FLOWS_MAX)
+            .collect();
+        let begun = self.begin(|ledger, file| {
+            for record in &records {
+                ledger.live = ledger.live.saturating_add(1);
+                ledger.push_flow(&Key::of_record(record), record);
+                ledger.spill(file)?;
             }
-        }
-        let content = std::mem::take(&mut self.pending);
-        let begun = self.begin(&content);
+            Ok(())
+        });
         self.note(begun);
         records
     }
@@ -122,20 +139,16 @@ impl Ledger {
         if self.pending.is_empty() {
             return;
         }
-        let pending = std::mem::take(&mut self.pending);
-        self.written = self.written.saturating_add(pending.len());
+        self.written = self.written.saturating_add(self.pending.len());
         let outgrown = self.compacted.saturating_mul(2).saturating_add(SLACK_BYTES);
         let done = match &mut self.file {
-            Some(file) if self.written <= outgrown => {
-                let done = file.write_all(&pending);
-                // The room is used again, unless it is out of the ordinary.
-                self.pending = pending;
-                self.pending.clear();
-                self.pending.shrink_to(ROOM_KEPT);
-                done
-            }
+            Some(file) if self.written <= outgrown => file.write_all(&self.pending),
+            // What was to be added is in the table by now.
             Some(_) | None => self.rewrite(flows),
         };
+        // The room is used again, unless it is out of the ordinary.
+        self.pending.clear();
+        self.pending.shrink_to(ROOM_KEPT);
         if done.is_err() {
             // Half a line may be there: the next flush begins anew.
             self.file = None;
@@ -145,33 +158,51 @@ impl Ledger {
 
     /// Writes the file anew with the flows that have not ended.
     fn rewrite(&mut self, flows: &mut FlowTable) -> io::Result<()> {
-        self.live = 0;
-        for (key, flow) in flows.iter_mut() {
-            let record = flow.record(&key).filter(|_| self.live < FLOWS_MAX);
-            flow.set_in_file(record.is_some());
-            if let Some(record) = record {
-                self.live = self.live.saturating_add(1);
-                self.push_flow(&key, &record);
+        self.begin(|ledger, file| {
+            for (key, flow) in flows.iter_mut() {
+                let record = flow.record(&key).filter(|_| ledger.live < FLOWS_MAX);
+                flow.set_in_file(record.is_some());
+                if let Some(record) = record {
+                    ledger.live = ledger.live.saturating_add(1);
+                    ledger.push_flow(&key, &record);
+                    ledger.spill(file)?;
+                }
             }
-        }
-        let content = std::mem::take(&mut self.pending);
-        self.begin(&content)
+            Ok(())
+        })
     }
 
-    /// Puts a file with this content in place.
-    fn begin(&mut self, content: &[u8]) -> io::Result<()> {
-        let fresh = self.path.with_extension("jsonl.new");
+    /// Puts a file in place that holds what `write` puts in it.
+    fn begin(
+        &mut self,
+        write: impl FnOnce(&mut Self, &mut Fresh) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.pending.clear();
+        self.live = 0;
+        let path = self.path.with_extension("jsonl.new");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(MODE);
-        let mut file = options.open(&fresh)?;
+        let mut fresh = Fresh {
+            file: options.open(&path)?,
+            written: 0,
+        };
         let mut header = serde_json::to_vec(&Line::Boot(boot_id()))?;
         header.push(b'\n');
-        file.write_all(&header)?;
-        file.write_all(content)?;
-        fs::rename(&fresh, &self.path)?;
-        self.file = Some(file);
-        self.written = content.len();
-        self.compacted = content.len();
+        fresh.file.write_all(&header)?;
+        write(self, &mut fresh)?;
+        fresh.take(&mut self.pending)?;
+        fs::rename(&path, &self.path)?;
+        self.file = Some(fresh.file);
+        self.written = fresh.written;
+        self.compacted = fresh.written;
+        Ok(())
+    }
+
+    /// Hands over what waits once it is much: the lines of all flows together may be a hundred megabytes.
+    fn spill(&mut self, file: &mut Fresh) -> io::Result<()> {
+        if self.pending.len() >= SPILL_BYTES {
+            file.take(&mut self.pending)?;
+        }
         Ok(())
     }
 
@@ -325,6 +356,8 @@ fn boot_id() -> String {
 
 /// Flows kept; about 500 bytes each.
 const FLOWS_MAX: usize = 1 << 18;
+/// Bytes of lines gathered for one write of a new file.
+const SPILL_BYTES: usize = 1 << 16;
 /// Bytes of room kept for the next lines.
 const ROOM_KEPT: usize = 1 << 18;
 /// Bytes past twice the live part after which the file is written anew.

@@ -150,3 +150,24 @@ fn lines_are_written_as_serde_would_write_them() {
         );
     }
 }
+
+/// Room for the lines of all flows at once would stay with the process for good: two megabytes for six thousand flows.
+#[test]
+fn written_anew_the_file_has_every_flow_and_took_little_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::new(dir.path());
+    drop(ledger.recover());
+    let mut flows = FlowTable::new(10_000);
+    for port in 1..=5_000 {
+        let flow = FlowRecord {
+            src: SocketAddr::from(([10, 0, 0, 9], port)),
+            ..full()
+        };
+        flows.insert(&flow).unwrap();
+    }
+    ledger.rewrite(&mut flows).unwrap();
+    let size = fs::metadata(dir.path().join("flows.jsonl")).unwrap().len();
+    assert!(size > 1_000_000, "{size} bytes");
+    assert!(ledger.pending.capacity() <= 2 * SPILL_BYTES);
+    assert_eq!((ledger.live, recovered(dir.path()).len()), (5_000, 5_000));
+}
