@@ -14,17 +14,18 @@ both_families! {
         let scene = Scene::new(&lab, family);
         let to = RECORDER.at(family, 443);
         // Sixty in a third of a second: the kernel's own limits must not swallow the answers.
-        let mut slowest = Duration::ZERO;
+        let mut took = Vec::new();
         for index in 0..60 {
             let from = std::net::SocketAddr::new(scene.attacker.address(family), 30_000 + index);
             let started = Instant::now();
             scene.attacker.send(&udp(from, to, &[0xc3; 1200])).unwrap();
             let answer = scene.attacker.receive(Duration::from_secs(2), is_unreachable);
             assert!(answer.is_some(), "datagram {index} was not answered");
-            slowest = slowest.max(started.elapsed());
+            took.push(started.elapsed());
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+        took.sort();
+        assert!(took[50] < Duration::from_millis(100), "{took:?}");
         assert_eq!(scene.outside.matching(|seen| seen.protocol == 17 && seen.to == to), []);
         let src = scene.attacker.address(family).to_string();
         scene.daemon.logs().expect(&[("outcome", "disallowed"), ("reason", "quic"), ("src", &src), ("dpt", "443")]).unwrap();

@@ -193,7 +193,8 @@ fn syn_refused_while_held_resets_the_client_of_an_unconfirmed_entry() {
         let start = Instant::now();
         let refused = dial(&world, family, 443).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-        assert!(start.elapsed() < Duration::from_millis(300));
+        // The client has not even sent its SYN again.
+        assert!(start.elapsed() < Duration::from_millis(900));
     }
 }
 
