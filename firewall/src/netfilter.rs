@@ -86,7 +86,9 @@ pub fn check(ruleset: &Ruleset) -> Result<(), NetfilterError> {
 /// # Errors
 /// [`NetfilterError::NotOurs`] with every difference.
 pub fn verify(ruleset: &Ruleset) -> Result<(), NetfilterError> {
-    let differences = ruleset.differences(&list()?);
+    let differences = ruleset
+        .differences(&list()?)
+        .map_err(NetfilterError::Answer)?;
     if !differences.is_empty() {
         return Err(NetfilterError::NotOurs(differences));
     }
@@ -125,7 +127,7 @@ pub fn remove() -> Result<(), NetfilterError> {
     if table_exists()? {
         let table = serde_json::json!({"family": "inet", "name": TABLE});
         let batch = serde_json::json!({"nftables": [{"delete": {"table": table}}]});
-        apply("removing the ruleset", &batch)?;
+        apply("removing the ruleset", &batch.to_string())?;
     }
     Ok(())
 }
@@ -134,7 +136,7 @@ pub fn remove() -> Result<(), NetfilterError> {
 ///
 /// # Errors
 /// Naming what is missing; nothing is changed then.
-pub fn apply(operation: &'static str, batch: &Value) -> Result<(), NetfilterError> {
+pub fn apply(operation: &'static str, batch: &str) -> Result<(), NetfilterError> {
     transact(operation, batch, &[])
 }
 
@@ -142,7 +144,7 @@ pub fn apply(operation: &'static str, batch: &Value) -> Result<(), NetfilterErro
 ///
 /// # Errors
 /// Naming what is missing.
-pub fn check_batch(operation: &'static str, batch: &Value) -> Result<(), NetfilterError> {
+pub fn check_batch(operation: &'static str, batch: &str) -> Result<(), NetfilterError> {
     transact(operation, batch, &["-c"])
 }
 
@@ -152,7 +154,8 @@ pub fn check_batch(operation: &'static str, batch: &Value) -> Result<(), Netfilt
 /// When the table cannot be read.
 pub fn counters() -> Result<BTreeMap<&'static str, u64>, NetfilterError> {
     let arguments = ["list", "counters", "table", "inet", TABLE];
-    let document = read("reading the counters", &arguments)?;
+    let answer = ask("reading the counters", &arguments)?;
+    let document: Value = serde_json::from_str(&answer).map_err(NetfilterError::Answer)?;
     let objects = document.get("nftables").and_then(Value::as_array);
     let counters = objects.into_iter().flatten().filter_map(|object| {
         let counter = object.get("counter")?;
@@ -163,8 +166,8 @@ pub fn counters() -> Result<BTreeMap<&'static str, u64>, NetfilterError> {
 }
 
 /// The table as the kernel has it, without set elements: with many, reading those takes a minute.
-fn list() -> Result<Value, NetfilterError> {
-    read(
+fn list() -> Result<String, NetfilterError> {
+    ask(
         "reading the ruleset back",
         &["-t", "list", "table", "inet", TABLE],
     )
@@ -184,17 +187,15 @@ pub fn table_exists() -> Result<bool, NetfilterError> {
     }
 }
 
-fn read(operation: &'static str, arguments: &[&str]) -> Result<Value, NetfilterError> {
-    let answer = get_current_ruleset_raw(None::<&OsStr>, arguments)
-        .map_err(|error| explain(operation, error))?;
-    serde_json::from_str(&answer).map_err(NetfilterError::Answer)
+fn ask(operation: &'static str, arguments: &[&str]) -> Result<String, NetfilterError> {
+    get_current_ruleset_raw(None::<&OsStr>, arguments).map_err(|error| explain(operation, error))
 }
 
 /// Feeds one transaction to `nft`. Our own process, because the helper of crate `nftables` lets the
 /// program's messages go to our standard error.
 fn transact(
     operation: &'static str,
-    batch: &Value,
+    batch: &str,
     arguments: &[&str],
 ) -> Result<(), NetfilterError> {
     let refuse = |error| not_run(operation, NFT, &error);
@@ -208,9 +209,10 @@ fn transact(
         .map_err(refuse)?;
     // Dropping the handle ends the program's input. It reads all of it before it answers, so the
     // two pipes cannot wait for each other.
-    let written = child.stdin.take().map_or(Ok(()), |mut input| {
-        input.write_all(batch.to_string().as_bytes())
-    });
+    let written = child
+        .stdin
+        .take()
+        .map_or(Ok(()), |mut input| input.write_all(batch.as_bytes()));
     let output = child.wait_with_output().map_err(refuse)?;
     if !output.status.success() {
         return Err(refused(operation, &String::from_utf8_lossy(&output.stderr)));

@@ -173,7 +173,7 @@ fn trial_with(
     commands.extend(objects.iter().map(|object| json!({"add": object})));
     commands.push(json!({"add": {"chain": chain}}));
     commands.extend(rules);
-    netfilter::check_batch(operation, &json!({"nftables": commands}))
+    netfilter::check_batch(operation, &json!({"nftables": commands}).to_string())
 }
 
 /// The native form where there is one, else the shim, else what both lack.

@@ -152,7 +152,8 @@ impl Default for Layout {
 /// A rendered ruleset: nftables objects in the order they are made, without any command.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ruleset {
-    objects: Vec<Value>,
+    /// As text: the trees of all of them take two megabytes.
+    objects: Vec<String>,
     shim: Option<Shim>,
 }
 
@@ -179,9 +180,8 @@ impl Ruleset {
     }
 
     /// The objects, in nftables' JSON.
-    #[must_use]
-    pub fn objects(&self) -> &[Value] {
-        &self.objects
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        self.objects.iter().map(String::as_str)
     }
 
     /// The `iptables` half, in the shim form.
@@ -196,27 +196,28 @@ impl Ruleset {
     /// to replace has to be known, because nftables' JSON reader takes no "delete" of a table that
     /// the same transaction made.
     #[must_use]
-    pub fn install(&self, replacing: bool) -> Value {
-        let table = json!({"table": {"family": "inet", "name": TABLE}});
-        let delete = replacing.then(|| json!({"delete": table}));
-        let add = self.objects.iter().map(|object| json!({"add": object}));
-        batch(delete.into_iter().chain(add))
+    pub fn install(&self, replacing: bool) -> String {
+        let table = json!({"delete": {"table": {"family": "inet", "name": TABLE}}});
+        let delete = replacing.then(|| table.to_string());
+        batch(delete.into_iter().chain(self.objects().map(add)))
     }
 
-    /// Compares with a terse listing of the table. Handles, counts and set elements say nothing;
-    /// rules have to be the same in the same order.
-    #[must_use]
-    pub fn differences(&self, listing: &Value) -> Vec<Difference> {
-        let wanted = normal::rendered(&self.objects);
-        let found = normal::listing(listing);
+    /// Compares with a terse listing of the table (`nft -j -t list table`). Handles, counts and set elements say
+    /// nothing; rules have to be the same in the same order.
+    ///
+    /// # Errors
+    /// When the listing is no JSON.
+    pub fn differences(&self, listing: &str) -> Result<Vec<Difference>, serde_json::Error> {
+        let wanted = normal::rendered(&self.objects)?;
+        let found = normal::listing(listing)?;
         if wanted == found {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let missing = wanted.iter().filter(|object| !found.contains(object));
         let foreign = found.iter().filter(|object| !wanted.contains(object));
         let mut differences: Vec<Difference> = missing
-            .map(|object| Difference::Missing(object.to_string()))
-            .chain(foreign.map(|object| Difference::Foreign(object.to_string())))
+            .map(|object| Difference::Missing(object.clone()))
+            .chain(foreign.map(|object| Difference::Foreign(object.clone())))
             .collect();
         if differences.is_empty() {
             // The same objects, in another order or another number.
@@ -224,29 +225,29 @@ impl Ruleset {
                 .iter()
                 .zip(&found)
                 .find(|(wanted, found)| wanted != found);
-            let place = displaced.map_or_else(|| "a rule".to_owned(), |(w, _)| w.to_string());
+            let place = displaced.map_or("a rule", |(wanted, _)| wanted);
             differences.push(Difference::Missing(format!("in its place, {place}")));
         }
-        differences
+        Ok(differences)
     }
 
     /// One transaction that renews every rule and leaves base chains, and so the queues, alone.
     /// Does not repair a changed base chain: that takes [`Ruleset::install`].
     #[must_use]
-    pub fn repair(&self) -> Value {
-        let chains = self.objects.iter().filter_map(|o| o.get("chain"));
-        let flush = chains.map(|chain| {
-            json!({"flush": {"chain": {
-                "family": "inet", "table": TABLE, "name": chain.get("name")
-            }}})
+    pub fn repair(&self) -> String {
+        let of = |kind: &'static str| {
+            let begins = format!("{{\"{kind}\":");
+            self.objects().filter(move |o| o.starts_with(&begins))
+        };
+        let flush = of("chain").filter_map(|chain| {
+            let chain: Value = serde_json::from_str(chain).ok()?;
+            let name = chain.get("chain")?.get("name")?.clone();
+            let chain = json!({"family": "inet", "table": TABLE, "name": name});
+            Some(json!({"flush": {"chain": chain}}).to_string())
         });
         // Sets stay with what is in them: adding one that grew by a rule is refused.
-        let kept = ["table", "counter", "chain"];
-        let kept = move |object: &&Value| kept.iter().any(|kind| object.get(kind).is_some());
-        let kept = self.objects.iter().filter(kept);
-        let rules = self.objects.iter().filter(|o| o.get("rule").is_some());
-        let add = |object| json!({"add": object});
-        batch(kept.map(add).chain(flush).chain(rules.map(add)))
+        let kept = ["table", "counter", "chain"].into_iter().flat_map(of);
+        batch(kept.map(add).chain(flush).chain(of("rule").map(add)))
     }
 }
 
@@ -270,24 +271,30 @@ impl std::fmt::Display for Difference {
 
 /// One transaction that makes `served` the prefixes clients live in.
 #[must_use]
-pub fn replace_served(served: &[IpNet]) -> Value {
-    batch(limit::replace_served(served))
+pub fn replace_served(served: &[IpNet]) -> String {
+    batch(limit::replace_served(served).map(|command| command.to_string()))
 }
 
-fn batch(commands: impl Iterator<Item = Value>) -> Value {
-    json!({"nftables": commands.collect::<Vec<_>>()})
+fn add(object: &str) -> String {
+    format!("{{\"add\":{object}}}")
+}
+
+/// One transaction of these commands.
+fn batch(commands: impl Iterator<Item = String>) -> String {
+    let commands: Vec<String> = commands.collect();
+    format!("{{\"nftables\":[{}]}}", commands.join(","))
 }
 
 /// Collects objects in the order nftables wants them: chains before the rules that jump to them.
 #[derive(Debug, Default)]
 struct Builder {
-    objects: Vec<Value>,
-    rules: Vec<Value>,
+    objects: Vec<String>,
+    rules: Vec<String>,
 }
 
 impl Builder {
     fn object(&mut self, kind: &str, object: Value) {
-        self.objects.push(json!({kind: object}));
+        self.objects.push(json!({kind: object}).to_string());
     }
 
     /// Adds an object of our table.
@@ -318,13 +325,14 @@ impl Builder {
         statements: impl IntoIterator<Item = statement::Statement>,
     ) {
         let statements: Vec<Value> = statements.into_iter().map(Value::from).collect();
-        self.rules.push(json!({"rule": {
+        let rule = json!({"rule": {
             "family": "inet", "table": TABLE, "chain": chain,
             "comment": comment, "expr": statements,
-        }}));
+        }});
+        self.rules.push(rule.to_string());
     }
 
-    fn finish(self) -> Vec<Value> {
+    fn finish(self) -> Vec<String> {
         let mut objects = self.objects;
         objects.extend(self.rules);
         objects

@@ -3,36 +3,60 @@
 //! nftables 1.0.6 to 1.1.3 print the same rule in slightly different words. Everything that may
 //! differ without a difference in meaning is made equal here, and nothing else.
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+
+/// A listing, its objects as text: they are looked at one at a time, for the tree of all of them takes two megabytes.
+#[derive(Deserialize)]
+struct Listing<'a> {
+    #[serde(borrow)]
+    nftables: Vec<&'a RawValue>,
+}
 
 /// Brings a listing (`nft -j -t list table`) into the normal form: without handles, counts, the
 /// line about nftables itself and set elements, sorted where order means nothing. Rules keep their
 /// order.
-pub(super) fn listing(document: &Value) -> Vec<Value> {
-    let objects = document.get("nftables").and_then(Value::as_array);
-    let objects = objects.into_iter().flatten();
-    let listed = objects.filter(|object| object.get("metainfo").is_none());
-    sorted(listed.map(object))
+///
+/// # Errors
+/// When it is no listing.
+pub(super) fn listing(document: &str) -> serde_json::Result<Vec<String>> {
+    let listing: Listing<'_> = serde_json::from_str(document)?;
+    sorted(listing.nftables.into_iter().map(RawValue::get))
 }
 
 /// Brings rendered objects into the normal form.
-pub(super) fn rendered(objects: &[Value]) -> Vec<Value> {
-    sorted(objects.iter().map(object))
+///
+/// # Errors
+/// When one is no JSON.
+pub(super) fn rendered(objects: &[String]) -> serde_json::Result<Vec<String>> {
+    sorted(objects.iter())
 }
 
 /// Tables, chains, counters and sets by kind and name; rules by chain, in order.
-fn sorted(objects: impl Iterator<Item = Value>) -> Vec<Value> {
-    let mut objects: Vec<Value> = objects.collect();
-    objects.sort_by_cached_key(|object| {
-        let (kind, fields) = match object.as_object().and_then(|o| o.iter().next()) {
-            Some((kind, fields)) => (kind.clone(), fields),
-            None => (String::new(), &Value::Null),
-        };
-        let name = if kind == "rule" { "chain" } else { "name" };
-        let name = fields.get(name).and_then(Value::as_str).unwrap_or_default();
-        (kind, name.to_owned())
-    });
-    objects
+fn sorted<T: AsRef<str>>(objects: impl Iterator<Item = T>) -> serde_json::Result<Vec<String>> {
+    let mut keyed = Vec::new();
+    for text in objects {
+        let listed: Value = serde_json::from_str(text.as_ref())?;
+        if listed.get("metainfo").is_none() {
+            let normal = object(&listed);
+            keyed.push((key(&normal), normal.to_string()));
+        }
+    }
+    // Keeps the order of those with the same key.
+    keyed.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(keyed.into_iter().map(|(_, text)| text).collect())
+}
+
+/// Kind and name of an object; of a rule, its chain's.
+fn key(object: &Value) -> (String, String) {
+    let (kind, fields) = match object.as_object().and_then(|o| o.iter().next()) {
+        Some((kind, fields)) => (kind.clone(), fields),
+        None => (String::new(), &Value::Null),
+    };
+    let name = if kind == "rule" { "chain" } else { "name" };
+    let name = fields.get(name).and_then(Value::as_str).unwrap_or_default();
+    (kind, name.to_owned())
 }
 
 /// What says nothing about the meaning of an object.
