@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use e2e::daemon::INVENTORY;
 use e2e::lab::is_unreachable;
 use e2e::packet::{icmp, ip, udp};
+use e2e::peer::Script;
 use e2e::topology::{Family, RECORDER, Topology};
 
 use crate::scene::Scene;
@@ -47,6 +49,37 @@ both_families! {
         // Only the firewall's own resolver asks, and only what is in the policy.
         let to = RECORDER.address(family);
         assert_eq!(scene.outside.matching(|seen| seen.protocol == 17 && seen.to.ip() == to), []);
+    }
+}
+
+both_families! {
+    /// As a resolver's for both kinds of address: the second may reach the daemon before the first has left it.
+    fn datagrams_sent_together_are_one_flow_in_the_log(family) {
+        let lab = Topology::new().unwrap();
+        let rule = "description = \"postern:tls:*.wild.example\"\n  protocol = \"tcp\"\n  ports = \"443\"";
+        let open = INVENTORY.replace(rule, "description = \"postern:see-thru:2099-12-31\"\n  protocol = \"udp\"\n  ports = \"all\"");
+        assert_ne!(open, INVENTORY);
+        let scene = Scene::with(&lab, family, &open, Script::Tls);
+        let to = RECORDER.at(family, 9_999);
+        let from = |port| std::net::SocketAddr::new(scene.attacker.address(family), port);
+        for port in 31_000..31_020 {
+            for datagram in [b"A".as_slice(), b"AAAA"] {
+                scene.attacker.send(&udp(from(port), to, datagram)).unwrap();
+            }
+        }
+        let arrived = || scene.outside.matching(|seen| seen.protocol == 17 && seen.to == to).len();
+        // The kernel drops one of two now and then, when it finds at the end that both began the same entry.
+        assert!(e2e::wait::holds(Duration::from_secs(5), || arrived() >= 20), "{} arrived", arrived());
+        // All have these addresses, and so the same queue: with the last flow's line, all are there.
+        scene.attacker.send(&udp(from(31_020), to, b"last")).unwrap();
+        let logs = scene.daemon.logs();
+        logs.expect(&[("outcome", "allowed"), ("spt", "31020")]).unwrap();
+        for port in 31_000..31_020 {
+            let spt = port.to_string();
+            logs.expect(&[("outcome", "allowed"), ("spt", &spt)]).unwrap();
+            let lines = logs.lines("flow").into_iter().filter(|line| line.is(&[("spt", &spt)])).count();
+            assert_eq!(lines, 1, "port {port}");
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The kernel acts on a mark when the marked packet passes; packets of the same flow that
 //! were queued before it still come here (tail loss probes of a post-quantum hello are the
-//! common case). They must meet the same verdict, not be taken for a flow nobody knows.
+//! common case). They must meet the same verdict, not be taken for a flow nobody knows, nor,
+//! where a flow's first packet decides, for another flow.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -56,19 +57,24 @@ impl Decided {
         }
     }
 
-    /// Remembers how `flow` was decided.
+    /// Remembers how `flow` of TCP was decided.
     pub(crate) fn note(&mut self, flow: FlowKey, fate: Fate, now_ms: u64) {
+        self.note_of(TCP, flow, fate, now_ms);
+    }
+
+    /// Remembers how `flow` of a protocol was decided.
+    pub(crate) fn note_of(&mut self, protocol: u8, flow: FlowKey, fate: Fate, now_ms: u64) {
         self.expire(now_ms);
         while self.order.len() >= self.max.max(1) {
             self.pop();
         }
-        self.forget(&flow);
+        self.forget_of(protocol, &flow);
         let place = u32::try_from(self.order.len()).unwrap_or(u32::MAX);
         let number = self.first.wrapping_add(place);
         self.order.push_back(Entry {
             until: now_ms.saturating_add(self.keep_ms),
             fate,
-            flow: PackedKey::new(0, &flow),
+            flow: PackedKey::new(protocol, &flow),
         });
         let (order, first, hasher) = (&self.order, self.first, &self.hasher);
         let hash = hasher.hash_one(flow);
@@ -78,23 +84,33 @@ impl Decided {
         });
     }
 
-    /// How `flow` was decided, if that is remembered.
+    /// How `flow` of TCP was decided, if that is remembered.
     pub(crate) fn fate(&self, flow: &FlowKey, now_ms: u64) -> Option<Fate> {
+        self.fate_of(TCP, flow, now_ms)
+    }
+
+    /// How `flow` of a protocol was decided, if that is remembered.
+    pub(crate) fn fate_of(&self, protocol: u8, flow: &FlowKey, now_ms: u64) -> Option<Fate> {
         let hash = self.hasher.hash_one(flow);
         let number = self.latest.find(hash, |number| {
-            entry(&self.order, self.first, *number).is_some_and(|entry| entry.flow.is(0, flow))
+            entry(&self.order, self.first, *number)
+                .is_some_and(|entry| entry.flow.is(protocol, flow))
         })?;
         entry(&self.order, self.first, *number)
             .filter(|entry| entry.until > now_ms)
             .map(|entry| entry.fate)
     }
 
-    /// Forgets `flow`: its 5-tuple now names another connection.
+    /// Forgets `flow` of TCP: its 5-tuple now names another connection.
     pub(crate) fn forget(&mut self, flow: &FlowKey) {
+        self.forget_of(TCP, flow);
+    }
+
+    fn forget_of(&mut self, protocol: u8, flow: &FlowKey) {
         let (order, first) = (&self.order, self.first);
         let hash = self.hasher.hash_one(flow);
         let found = self.latest.find_entry(hash, |number| {
-            entry(order, first, *number).is_some_and(|entry| entry.flow.is(0, flow))
+            entry(order, first, *number).is_some_and(|entry| entry.flow.is(protocol, flow))
         });
         if let Ok(found) = found {
             found.remove();
@@ -130,6 +146,9 @@ impl Decided {
         self.latest.len().max(self.order.len())
     }
 }
+
+/// Its number among the protocols of IP.
+const TCP: u8 = 6;
 
 /// The entry of a number.
 fn entry(order: &VecDeque<Entry>, first: u32, number: u32) -> Option<&Entry> {

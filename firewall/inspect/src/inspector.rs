@@ -44,6 +44,8 @@ pub struct Inspector {
     pub(crate) table: FlowTable,
     pub(crate) waiting: Waiting,
     pub(crate) decided: Decided,
+    /// Flows of other protocols than TCP that are carried: one client's datagrams take no room from connections.
+    pub(crate) carried: Decided,
     pub(crate) unknown: UnknownClients,
     pub(crate) allowances: Allowances,
     pub(crate) misses: Misses,
@@ -61,6 +63,7 @@ impl Inspector {
     pub fn new(limits: Limits) -> Self {
         Self {
             decided: Decided::new(limits.decided, limits.decided_ms),
+            carried: Decided::new(limits.decided, limits.decided_ms),
             limits,
             counters: Counters::default(),
             outputs: VecDeque::new(),

@@ -59,7 +59,7 @@ pub struct Limits {
     /// Reports of unknown clients in one second.
     pub unknown_reports_per_s: u32,
     /// Flows remembered for a short time after their verdict, so that packets which were
-    /// already queued when the mark landed meet the same verdict.
+    /// already queued when the mark landed meet the same verdict: so many of TCP, and so many of all other protocols.
     pub decided: usize,
     /// How long they are remembered, in milliseconds.
     pub decided_ms: u64,

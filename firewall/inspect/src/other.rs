@@ -1,6 +1,8 @@
 //! What is not an ordinary TCP segment: other protocols, and packets of flows to be ended.
 
-use policy::{AppProto, Reason};
+use std::net::IpAddr;
+
+use policy::{AppProto, Reason, Transport};
 
 use crate::conclude::Facts;
 use crate::decided::Fate;
@@ -15,6 +17,16 @@ use crate::unknown::Patience;
 
 /// HTTP/3; refused under its own name because clients fall back from it at once.
 const QUIC_PORT: u16 = 443;
+
+/// A protocol's number; of the two ICMPs the one, for addresses tell them apart.
+const fn number(transport: Transport) -> u8 {
+    match transport {
+        Transport::Tcp => 6,
+        Transport::Udp => 17,
+        Transport::Icmp => 1,
+        Transport::Other(number) => number,
+    }
+}
 
 /// What a packet without a TCP header speaks, what it is refused for, and how.
 const fn speaks(packet: &Packet<'_>) -> (AppProto, Reason, Verdict) {
@@ -55,16 +67,17 @@ impl Inspector {
             let ruling = Ruling::refusal(env, client, fault);
             return self.log(env, &key, Category::Client, &ruling, &facts);
         }
+        let fate = Fate::Judged {
+            generation: env.policy.generation(),
+        };
+        let (protocol, now_ms) = (number(packet.transport()), env.now.mono_ms);
+        // Queued before the mark landed: resolvers ask for both kinds of address at once.
+        if self.carried.fate_of(protocol, &key, now_ms) == Some(fate) {
+            return self.answer(token, Verdict::Judged);
+        }
         let known = env.policy.client(client).is_some();
-        if !known && env.policy.is_served(client) && !self.is_see_thru(env) {
-            let patience = self.unknown.attempt(client, env.now.mono_ms, &self.limits);
-            if let Patience::Wait { report } = patience {
-                self.counters.client_pending = self.counters.client_pending.wrapping_add(1);
-                if report {
-                    self.outputs.push_back(Output::UnknownClient(client));
-                }
-                return self.answer(token, Verdict::Drop);
-            }
+        if !known && self.is_awaited(env, client) {
+            return self.answer(token, Verdict::Drop);
         }
         let question = Question {
             client,
@@ -90,8 +103,25 @@ impl Inspector {
         );
         if ruling.is_allowed() {
             self.counters.judged = self.counters.judged.wrapping_add(1);
+            self.carried.note_of(protocol, key, fate, now_ms);
         }
         self.log(env, &key, Category::Client, &ruling, &facts);
+    }
+
+    /// Whether a client that is in no group may get into one yet.
+    fn is_awaited(&mut self, env: &Env<'_>, client: IpAddr) -> bool {
+        if !env.policy.is_served(client) || self.is_see_thru(env) {
+            return false;
+        }
+        let patience = self.unknown.attempt(client, env.now.mono_ms, &self.limits);
+        let Patience::Wait { report } = patience else {
+            return false;
+        };
+        self.counters.client_pending = self.counters.client_pending.wrapping_add(1);
+        if report {
+            self.outputs.push_back(Output::UnknownClient(client));
+        }
+        true
     }
 
     /// Whether see-thru is in force for the whole deployment.

@@ -185,6 +185,7 @@ impl Inspector {
     /// See [`Inspector::handle_timeout`].
     pub(crate) fn timed_out(&mut self, env: &Env<'_>) {
         self.decided.expire(env.now.mono_ms);
+        self.carried.expire(env.now.mono_ms);
         while let Some(flow) = self.table.take_due(env.now.mono_ms) {
             self.due(env, flow);
         }

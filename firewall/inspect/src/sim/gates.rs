@@ -176,6 +176,35 @@ fn an_address_rule_and_see_thru_pass_other_protocols() {
     assert_eq!(world.records[0].would_reason, Some(Reason::Udp));
 }
 
+/// A resolver asks for both kinds of address at once, from one port.
+#[test]
+fn packets_sent_together_are_one_flow_in_the_log() {
+    let rules = [("postern:address:dns", "udp", "53")];
+    let open = |generation| snapshot(&rules, "address_rules = \"allow\"", generation);
+    let mut world = World::new(open(1));
+    let client = "10.0.0.1:5000".parse().unwrap();
+    let server = "198.51.100.7:53".parse().unwrap();
+    for kind in [b"A".as_slice(), b"AAAA"] {
+        let token = world.packet(Class::NonTcp, udp(client, server, kind));
+        assert_eq!(world.verdict(token), Some(Verdict::Judged));
+    }
+    assert_eq!(world.records.len(), 1);
+    // From another port, or under another policy, it is another decision.
+    let other = "10.0.0.1:5001".parse().unwrap();
+    world.packet(Class::NonTcp, udp(other, server, b"A"));
+    assert_eq!(world.records.len(), 2);
+    world.adopt(open(2));
+    world.packet(Class::NonTcp, udp(client, server, b"A"));
+    assert_eq!(world.records.len(), 3);
+    // So it is a while later, and refused where nothing allows it any more.
+    world.wait(Limits::default().decided_ms + 1);
+    world.packet(Class::NonTcp, udp(client, server, b"A"));
+    assert_eq!(world.records.len(), 4);
+    world.adopt(snapshot(&[], "", 3));
+    let token = world.packet(Class::NonTcp, udp(client, server, b"A"));
+    assert_eq!(world.verdict(token), Some(Verdict::Reject));
+}
+
 #[test]
 fn refusals_of_one_client_do_not_flood_the_log() {
     let mut world = World::new(ordinary());
