@@ -5,8 +5,10 @@
 //! frames a thread carries to and from the namespaces' links ([`wire`]).
 
 pub mod build;
+pub mod claims;
 pub mod clock;
 pub mod guest;
+pub mod hardware;
 pub mod metadata;
 pub mod report;
 pub mod shipped;
@@ -14,5 +16,6 @@ pub mod stage;
 mod wire;
 
 pub use guest::{Guest, Machine, Setup};
+pub use hardware::Architecture;
 pub use report::{Outcome, Report};
 pub use stage::Stage;

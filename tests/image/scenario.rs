@@ -1,11 +1,10 @@
 //! Every boot of a run, in order, and what is tried in each.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
-use e2e::image::{Guest, Report, Stage, build};
-use e2e::topology::{API, EVIL};
-use e2e::wait;
+use e2e::image::claims::{
+    BOOT, SOON, enforces, green, health, lockdown_first, native_queue, ready_first, told,
+};
+use e2e::image::{Report, Stage, build};
 
 mod aws;
 mod contents;
@@ -13,11 +12,6 @@ mod elsewhere;
 mod faults;
 mod gcp;
 mod judged;
-
-/// An emulated machine takes its time to boot, more so when the host is busy.
-const BOOT: Duration = Duration::from_secs(300);
-/// For a policy to arrive, a daemon to come back, a name to be resolved.
-const SOON: Duration = Duration::from_secs(180);
 
 /// Boots the image as often as it takes.
 ///
@@ -51,20 +45,4 @@ pub(crate) fn run() -> Result<Report> {
         },
     );
     Ok(report)
-}
-
-/// What is allowed passes, what is not does not.
-fn enforces(stage: &Stage, guest: &mut Guest) -> Result<()> {
-    let served = wait::holds(SOON, || stage.served(API));
-    ensure!(served, "an allowed name is not served: {}", told(guest));
-    ensure!(!stage.served(EVIL), "a name that is not allowed is served");
-    stage.nothing_unlisted_left()
-}
-
-/// What the appliance says about itself, for a failure.
-fn told(guest: &mut Guest) -> String {
-    let commands = "postern status; SYSTEMD_COLORS=0 systemctl --failed --no-pager; journalctl -b --no-pager -n 60 \
-                    -u 'postern*' -u systemd-networkd; cat /etc/resolv.conf; ip -br addr; ip route";
-    let said = guest.run(&format!("({commands}) || true"));
-    said.unwrap_or_else(|error| format!("{error:#}\n{}", guest.tail()))
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::hardware::{self, Architecture};
 use super::stage::Stage;
 use crate::wait;
 
@@ -28,6 +29,8 @@ pub enum Machine {
 pub struct Setup {
     /// What its firmware says.
     pub machine: Machine,
+    /// Whose programs it runs.
+    pub architecture: Architecture,
     /// Whether the card towards the internet is the first one the kernel finds.
     pub outside_first: bool,
     /// Whether its cards have cables when it is powered on.
@@ -41,6 +44,7 @@ impl Setup {
     pub fn new(machine: Machine) -> Self {
         Self {
             machine,
+            architecture: Architecture::Amd64,
             outside_first: false,
             plugged: true,
             held_back: false,
@@ -61,8 +65,8 @@ pub struct Guest {
 /// The shell's unit (its input is a pipe, or it would prompt), and what pulls it in: systemd reads both from the firmware
 /// (systemd-debug-generator(8)), so that the image under test is the image that ships.
 const SHELL: &str = "[Unit]\nDescription=Shell of the image tier\nAfter=systemd-remount-fs.service\nDefaultDependencies=no\n\
-[Service]\nExecStart=/bin/sh -c 'stty -F /dev/ttyS1 raw -echo; cat | /bin/sh'\nStandardInput=tty-force\nStandardOutput=tty\n\
-StandardError=tty\nTTYPath=/dev/ttyS1\nRestart=always\nRestartSec=1\n";
+[Service]\nExecStart=/bin/sh -c 'stty -F /dev/@PORT@ raw -echo; cat | /bin/sh'\nStandardInput=tty-force\nStandardOutput=tty\n\
+StandardError=tty\nTTYPath=/dev/@PORT@\nRestart=always\nRestartSec=1\n";
 /// Notes what the processors have done, idling left out, in seconds, once the daemon is ready.
 const CLOCK: &str = "[Unit]\nDefaultDependencies=no\nAfter=postern.service\n[Service]\nType=oneshot\nExecStart=/bin/sh -c \
 \"awk '/^cpu / { print ($$2 + $$3 + $$4 + $$7 + $$8) / 100 }' /proc/stat > /run/cpu-at-ready\"\n";
@@ -88,18 +92,24 @@ impl Guest {
         File::create(&console).context("making the console's log")?;
         let errors = File::create(folder.join("qemu.log"))?;
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
-        hardware(&mut command, disk, setup.machine);
+        command.args(["--pdeathsig", "KILL", setup.architecture.emulator()]);
+        hardware::assemble(&mut command, setup.architecture, setup.machine, disk);
         packages(&mut command, &folder.join(super::build::PACKAGES));
         cards(&mut command, stage, setup);
         firmware(&mut command, folder, setup)?;
-        ports(&mut command, &console, &socket, &monitor);
+        hardware::ports(
+            &mut command,
+            setup.architecture,
+            &console,
+            &socket,
+            &monitor,
+        );
         let child = command
             .stdin(Stdio::null())
             .stdout(errors.try_clone()?)
             .stderr(errors)
             .spawn()
-            .context("starting qemu-system-x86_64")?;
+            .with_context(|| format!("starting {}", setup.architecture.emulator()))?;
         let connect = |socket: &Path| {
             let stream = wait::until(SOON, || UnixStream::connect(socket).ok());
             stream.with_context(|| {
@@ -271,43 +281,6 @@ impl Drop for Guest {
     }
 }
 
-/// The disk is behind what each has: NVMe on EC2, a SCSI controller on Compute Engine.
-fn hardware(command: &mut Command, disk: &Path, machine: Machine) {
-    command
-        .args(["-accel", "tcg,thread=multi", "-cpu", crate::boot::CPU])
-        .args(["-machine", "q35", "-smp", "2", "-m", "1024"])
-        .args(["-nodefaults", "-display", "none"])
-        .args(["-bios", "/usr/share/ovmf/OVMF.fd"])
-        .arg("-drive")
-        .arg(format!(
-            "file={},id=disk,if=none,format=qcow2,cache=unsafe",
-            disk.display()
-        ));
-    let devices: &[&str] = match machine {
-        Machine::Aws => &["nvme,drive=disk,serial=vol0,bootindex=0"],
-        Machine::Gcp => &["virtio-scsi-pci", "scsi-hd,drive=disk,bootindex=0"],
-        Machine::Elsewhere => &["virtio-blk-pci,drive=disk,bootindex=0"],
-    };
-    for device in devices {
-        command.args(["-device", device]);
-    }
-}
-
-/// The console, the shell's port, and qemu's monitor; the machine waits there for `cont`.
-fn ports(command: &mut Command, console: &Path, shell: &Path, monitor: &Path) {
-    command
-        .args(["-S", "-monitor"])
-        .arg(format!("unix:{},server=on,wait=off", monitor.display()))
-        .arg("-chardev")
-        .arg(format!("file,id=console,path={}", console.display()))
-        .args(["-serial", "chardev:console", "-chardev"])
-        .arg(format!(
-            "socket,id=shell,path={},server=on,wait=off",
-            shell.display()
-        ))
-        .args(["-serial", "chardev:shell"]);
-}
-
 /// A second disk, which is an archive, at [`ARCHIVE`].
 fn packages(command: &mut Command, archive: &Path) {
     if archive.exists() {
@@ -345,8 +318,12 @@ fn firmware(command: &mut Command, folder: &Path, setup: Setup) -> Result<()> {
         Machine::Elsewhere => "manufacturer=Nobody,product=Nothing",
     };
     command.args(["-smbios", &format!("type=1,{kind}")]);
+    let shell = SHELL.replace("@PORT@", setup.architecture.shell_port());
     let mut units = vec![
-        ("systemd.extra-unit.image-tier-shell.service", SHELL),
+        (
+            "systemd.extra-unit.image-tier-shell.service",
+            shell.as_str(),
+        ),
         ("systemd.extra-unit.image-tier-clock.service", CLOCK),
         ("systemd.unit-dropin.sysinit.target", WANTS),
     ];

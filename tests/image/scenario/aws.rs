@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::cloud::{Cloud, Pace, Rule};
 use e2e::image::metadata::Role;
 use e2e::image::{Guest, Machine, Report, Setup, Stage};
 use e2e::topology::{API, EVIL};
 use e2e::wait;
 
-use super::{BOOT, SOON, contents, enforces, faults, told};
+use super::{
+    BOOT, SOON, contents, enforces, faults, green, lockdown_first, native_queue, ready_first, told,
+};
 
 /// Runs both boots.
 ///
@@ -65,11 +67,7 @@ fn first_boot(stage: &Stage, cloud: &Cloud, guest: &mut Guest, report: &mut Repo
         lockdown_first(guest)
     });
     report.claim("daemon_is_ready_before_any_interface_is_up", |_| {
-        // Its unit's own times are of the last start, and new user data is one.
-        let ready = noted(guest, "-u postern.service", "'Started postern.service'")?;
-        let up = first_link(guest)?;
-        ensure!(ready < up, "ready at {ready:?}, a link up at {up:?}");
-        Ok(())
+        ready_first(guest)
     });
     report.claim("policy_comes_from_security_groups", |_| {
         let arrived = wait::holds(SOON, || stage.served(API));
@@ -90,63 +88,9 @@ fn first_boot(stage: &Stage, cloud: &Cloud, guest: &mut Guest, report: &mut Repo
     });
 }
 
-/// What systemd itself noted: a ruleset that was loaded late would be seen on no wire of a quick boot.
-fn lockdown_first(guest: &mut Guest) -> Result<()> {
-    let mut at = |unit: &str, what: &str| -> Result<u64> {
-        let text = guest.run(&format!("systemctl show -p {what} --value {unit}"))?;
-        let read = text.trim().parse();
-        read.with_context(|| format!("{what} of {unit}: {text:?}"))
-    };
-    let loaded = at("postern-lockdown", "ActiveEnterTimestampMonotonic")?;
-    let network = at("systemd-networkd", "ExecMainStartTimestampMonotonic")?;
-    ensure!(
-        loaded > 0 && loaded < network,
-        "lockdown in force at {loaded} µs, networkd started at {network} µs"
-    );
-    let up = first_link(guest)?;
-    ensure!(
-        Duration::from_micros(loaded) < up,
-        "lockdown at {loaded} µs, a link up at {up:?}"
-    );
-    Ok(())
-}
-
-/// When the first card came up: nothing but networkd brings any up, and it notes the kernel's own word.
-fn first_link(guest: &mut Guest) -> Result<Duration> {
-    noted(
-        guest,
-        "-u systemd-networkd",
-        "-E 'Link UP|Gained carrier' | grep -v ' lo: '",
-    )
-}
-
-/// When the journal first notes something in this boot, on the kernel's clock: what journalctl is asked for, and grep.
-fn noted(guest: &mut Guest, of: &str, what: &str) -> Result<Duration> {
-    let noted = format!(
-        "journalctl -b -o short-monotonic --no-pager {of} | grep {what} | head -n 1 | grep ."
-    );
-    let line = guest.wait_for(&noted, SOON)?;
-    // [    5.160214] postern systemd[1]: Started …
-    let seconds = line
-        .trim_start_matches(['[', ' '])
-        .split(']')
-        .next()
-        .and_then(|text| text.trim().parse::<f64>().ok())
-        .with_context(|| format!("when: {line}"))?;
-    Ok(Duration::from_secs_f64(seconds))
-}
-
 fn inside(stage: &Stage, guest: &mut Guest, report: &mut Report) {
     report.claim("packets_go_through_the_native_queue", |_| {
-        let ruleset = guest.run("nft list ruleset")?;
-        ensure!(ruleset.contains("queue"), "no queue statement:\n{ruleset}");
-        let status = guest.run("postern status; true")?;
-        ensure!(status.contains("(native)"), "{status}");
-        // What the kernel has handed over: the last number of a queue's line but one.
-        guest.run(
-            "awk '{ seen += $8 } END { exit !(seen > 0) }' /proc/net/netfilter/nfnetlink_queue",
-        )?;
-        Ok(())
+        native_queue(guest)
     });
     report.claim("health_tells_the_truth", |_| {
         let body = green(stage)?;
@@ -242,25 +186,6 @@ fn users(guest: &mut Guest) -> Result<()> {
     let socket = guest.run("stat -c '%U:%G %a' /run/postern/control.sock")?;
     ensure!(socket == "postern:postern-ipc 660", "{socket}");
     Ok(())
-}
-
-/// The body of the appliance's health page, as a client's side sees it; an error unless it is well.
-pub(super) fn health(stage: &Stage) -> Result<String> {
-    let url = "http://10.77.1.1:1042/healthz";
-    let args = [
-        "--silent",
-        "--show-error",
-        "--fail",
-        "--max-time",
-        "10",
-        url,
-    ];
-    stage.topology.client.run("curl", &args)
-}
-
-/// As [`health`], and patient: an emulated machine may take its time to answer.
-pub(super) fn green(stage: &Stage) -> Result<String> {
-    wait::until(SOON, || health(stage).ok()).context("health never answers that all is well")
 }
 
 /// An account with one client in one group that may reach two names; its network and the group.

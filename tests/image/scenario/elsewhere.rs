@@ -8,8 +8,7 @@ use e2e::image::{Guest, Machine, Report, Setup, Stage};
 use e2e::topology::API;
 use e2e::wait;
 
-use super::aws::green;
-use super::{BOOT, SOON, enforces, told};
+use super::{BOOT, SOON, enforces, green, told};
 
 /// Boots a fresh disk, first with a daemon that cannot start, then without an inventory, then with one.
 ///

@@ -7,9 +7,8 @@ use e2e::image::guest::ARCHIVE;
 use e2e::image::{Guest, Report, Stage};
 use e2e::topology::API;
 
-use super::aws::{green, health};
 use super::judged::Judged;
-use super::{SOON, enforces};
+use super::{SOON, enforces, green, health};
 
 /// Tries each on its own.
 pub(super) fn run(stage: &Stage, guest: &mut Guest, report: &mut Report) {

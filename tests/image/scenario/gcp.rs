@@ -10,8 +10,7 @@ use e2e::image::{Guest, Machine, Report, Setup, Stage};
 use e2e::topology::API;
 use e2e::wait;
 
-use super::aws::green;
-use super::{BOOT, SOON, enforces, told};
+use super::{BOOT, SOON, enforces, green, told};
 
 /// Boots it without a cable, and mends one thing after the other.
 ///
