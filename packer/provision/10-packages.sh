@@ -10,5 +10,12 @@ if ! dpkg-query -W $wanted >/dev/null 2>&1; then
   # shellcheck disable=SC2086
   apt-get -q install -y --no-install-recommends $wanted
 fi
-# Whatever else was uploaded comes too: an agent for sessions on AWS, say, which Debian does not have.
-dpkg --install /tmp/postern/packages/*.deb
+# Whatever else was uploaded comes too: an agent for sessions on AWS, say, which Debian does not have. Packages of both
+# architectures may have been built into one folder.
+set --
+for package in /tmp/postern/packages/*.deb; do
+  case $(dpkg-deb --field "$package" Architecture) in
+    all | "$(dpkg --print-architecture)") set -- "$@" "$package" ;;
+  esac
+done
+dpkg --install "$@"
