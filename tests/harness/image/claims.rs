@@ -50,6 +50,8 @@ pub fn green(stage: &Stage) -> Result<String> {
 
 /// What systemd itself noted: a ruleset that was loaded late would be seen on no wire of a quick boot.
 pub fn lockdown_first(guest: &mut Guest) -> Result<()> {
+    // The daemon may be ready, and this be asked, before there is any other service.
+    guest.wait_for("systemctl is-active systemd-networkd", SOON)?;
     let mut at = |unit: &str, what: &str| -> Result<u64> {
         let text = guest.run(&format!("systemctl show -p {what} --value {unit}"))?;
         let read = text.trim().parse();
