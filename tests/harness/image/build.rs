@@ -177,7 +177,12 @@ pub fn validate() -> Result<()> {
 /// # Errors
 /// When qemu-img fails.
 pub fn overlay(path: &Path) -> Result<()> {
-    let image = fs::canonicalize(disk()?).context("no image: run cargo suite --only image")?;
+    overlay_of(&disk()?, path)
+}
+
+/// As [`overlay`], over another image.
+pub(super) fn overlay_of(image: &Path, path: &Path) -> Result<()> {
+    let image = fs::canonicalize(image).context("no image: run cargo suite --only image")?;
     run(Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
         .arg(image)

@@ -31,9 +31,9 @@ impl Architecture {
         }
     }
 
-    fn board(self) -> [&'static str; 6] {
+    fn board(self) -> &'static [&'static str] {
         match self {
-            Self::Amd64 => [
+            Self::Amd64 => &[
                 "-machine",
                 "q35",
                 "-cpu",
@@ -41,12 +41,15 @@ impl Architecture {
                 "-bios",
                 "/usr/share/ovmf/OVMF.fd",
             ],
-            // Amazon's and Google's first arm64 processors are Neoverse N1 (Graviton2, Altra).
-            Self::Arm64 => [
+            // Amazon's second and Google's first arm64 processor is a Neoverse N1 (Graviton2, Altra). It has no instruction for random
+            // numbers: both clouds hand them in from outside.
+            Self::Arm64 => &[
                 "-machine",
                 "virt,gic-version=3",
                 "-cpu",
                 "neoverse-n1",
+                "-device",
+                "virtio-rng-pci",
                 "-bios",
                 ARM64_FIRMWARE,
             ],

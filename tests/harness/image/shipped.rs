@@ -1,5 +1,5 @@
 //! What ships, where the image tier boots what tests have built: optimised packages, made twice and for both architectures,
-//! and the image that Packer itself makes of them.
+//! the image that Packer itself makes of them, and arm64's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::build::{self, install, run, script, share_base};
 use crate::suite::ROOT;
 
 /// A file that proves a package is there, and the package.
-const NEEDED: [(&str, &str); 4] = [
+const NEEDED: [(&str, &str); 6] = [
     ("/usr/bin/aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     (
         "/usr/aarch64-linux-gnu/include/stdio.h",
@@ -19,6 +19,8 @@ const NEEDED: [(&str, &str); 4] = [
     ),
     (EMULATOR, "qemu-user-static"),
     ("/usr/bin/file", "file"),
+    ("/usr/bin/qemu-system-aarch64", "qemu-system-arm"),
+    (super::hardware::ARM64_FIRMWARE, "qemu-efi-aarch64"),
 ];
 
 /// Rust's word for arm64.
@@ -137,6 +139,38 @@ pub fn arm64_packages() -> Result<()> {
         &["--arch", "arm64"],
         "shipped/arm64/packages",
     )
+}
+
+/// Makes the disk of those, in a chroot whose programs are emulated, from a folder that has this machine's packages as well, as
+/// `target/packages` has once both were built.
+///
+/// # Errors
+/// When the archive cannot be reached or a tool fails.
+pub fn arm64_appliance() -> Result<()> {
+    let folder = folder()?;
+    let packages = folder.join("arm64/both");
+    if packages.exists() {
+        fs::remove_dir_all(&packages).context("clearing the packages of before")?;
+    }
+    fs::create_dir_all(&packages)?;
+    for from in ["packages", "arm64/packages"] {
+        for entry in fs::read_dir(folder.join(from))? {
+            let package = entry?.path();
+            let name = package.file_name().context("a package's name")?;
+            fs::hard_link(&package, packages.join(name)).context("gathering packages")?;
+        }
+    }
+    let packages = packages.to_str().context("a path in UTF-8")?;
+    let words = ["--arch", "arm64", "--cache", "--appliance", packages];
+    script("build-base", &words, "shipped/arm64")
+}
+
+/// A disk over arm64's image that takes every write.
+///
+/// # Errors
+/// When there is no image, or qemu-img fails.
+pub fn arm64_disk(path: &Path) -> Result<()> {
+    build::overlay_of(&folder()?.join("arm64/appliance.qcow2"), path)
 }
 
 /// What `packer/measure-boot` says of an image.
