@@ -42,6 +42,14 @@ fn instance_is_locked_down_first_and_enforces_the_inventory_of_its_user_data() {
     guest.power_off().unwrap();
 }
 
+/// As amd64's, on a processor that does a billion instructions a second.
+#[test]
+fn ready_within_six_seconds_of_processor_time() {
+    let words = ["--arch", "arm64", "--at-most", "6"];
+    let said = shipped::measure(&words, &shipped::arm64_image().unwrap()).unwrap();
+    println!("{said}");
+}
+
 /// Both packages are for arm64 and say what they need; both programs are, and run.
 #[test]
 fn packages_hold_programs_that_run() {

@@ -165,12 +165,20 @@ pub fn arm64_appliance() -> Result<()> {
     script("build-base", &words, "shipped/arm64")
 }
 
+/// The image for arm64.
+///
+/// # Errors
+/// As [`folder`].
+pub fn arm64_image() -> Result<PathBuf> {
+    Ok(folder()?.join("arm64/appliance.qcow2"))
+}
+
 /// A disk over arm64's image that takes every write.
 ///
 /// # Errors
 /// When there is no image, or qemu-img fails.
 pub fn arm64_disk(path: &Path) -> Result<()> {
-    build::overlay_of(&folder()?.join("arm64/appliance.qcow2"), path)
+    build::overlay_of(&arm64_image()?, path)
 }
 
 /// What `packer/measure-boot` says of an image.
