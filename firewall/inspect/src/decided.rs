@@ -10,6 +10,7 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
+use policy::Transport;
 
 use crate::flow::FlowKey;
 use crate::packed::PackedKey;
@@ -147,8 +148,7 @@ impl Decided {
     }
 }
 
-/// Its number among the protocols of IP.
-const TCP: u8 = 6;
+const TCP: u8 = Transport::Tcp.number(false);
 
 /// The entry of a number.
 fn entry(order: &VecDeque<Entry>, first: u32, number: u32) -> Option<&Entry> {

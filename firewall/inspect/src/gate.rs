@@ -35,7 +35,7 @@ const CARRIED_MS: std::ops::Range<u64> = 500..9_500;
 
 /// What the gates say of a SYN.
 #[derive(Clone, Debug)]
-enum Door {
+pub(crate) enum Door {
     Open,
     /// It stays shut unless some name of the client resolves to the destination.
     Miss,
@@ -272,7 +272,8 @@ impl Inspector {
         }
     }
 
-    fn unknown_door(&mut self, env: &Env<'_>, client: IpAddr) -> Door {
+    /// The gate of a client that is in no group: it may get into one yet.
+    pub(crate) fn unknown_door(&mut self, env: &Env<'_>, client: IpAddr) -> Door {
         if !env.policy.is_served(client) {
             return Door::Shut(Reason::ClientUnknown);
         }

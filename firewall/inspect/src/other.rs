@@ -1,32 +1,20 @@
 //! What is not an ordinary TCP segment: other protocols, and packets of flows to be ended.
 
-use std::net::IpAddr;
-
-use policy::{AppProto, Reason, Transport};
+use policy::{AppProto, Reason};
 
 use crate::conclude::Facts;
 use crate::decided::Fate;
 use crate::env::Env;
 use crate::flow::FlowKey;
+use crate::gate::Door;
 use crate::inspector::Inspector;
-use crate::output::{Output, Verdict};
+use crate::output::Verdict;
 use crate::packet::{Body, Packet, Segment};
 use crate::record::Category;
 use crate::ruling::{Question, Ruling, is_off_limits, rule};
-use crate::unknown::Patience;
 
 /// HTTP/3; refused under its own name because clients fall back from it at once.
 const QUIC_PORT: u16 = 443;
-
-/// A protocol's number; of the two ICMPs the one, for addresses tell them apart.
-const fn number(transport: Transport) -> u8 {
-    match transport {
-        Transport::Tcp => 6,
-        Transport::Udp => 17,
-        Transport::Icmp => 1,
-        Transport::Other(number) => number,
-    }
-}
 
 /// What a packet without a TCP header speaks, what it is refused for, and how.
 const fn speaks(packet: &Packet<'_>) -> (AppProto, Reason, Verdict) {
@@ -70,13 +58,14 @@ impl Inspector {
         let fate = Fate::Judged {
             generation: env.policy.generation(),
         };
-        let (protocol, now_ms) = (number(packet.transport()), env.now.mono_ms);
+        let protocol = packet.transport().number(client.is_ipv6());
+        let now_ms = env.now.mono_ms;
         // Queued before the mark landed: resolvers ask for both kinds of address at once.
         if self.carried.fate_of(protocol, &key, now_ms) == Some(fate) {
             return self.answer(token, Verdict::Judged);
         }
         let known = env.policy.client(client).is_some();
-        if !known && self.is_awaited(env, client) {
+        if !known && matches!(self.unknown_door(env, client), Door::Wait) {
             return self.answer(token, Verdict::Drop);
         }
         let question = Question {
@@ -106,22 +95,6 @@ impl Inspector {
             self.carried.note_of(protocol, key, fate, now_ms);
         }
         self.log(env, &key, Category::Client, &ruling, &facts);
-    }
-
-    /// Whether a client that is in no group may get into one yet.
-    fn is_awaited(&mut self, env: &Env<'_>, client: IpAddr) -> bool {
-        if !env.policy.is_served(client) || self.is_see_thru(env) {
-            return false;
-        }
-        let patience = self.unknown.attempt(client, env.now.mono_ms, &self.limits);
-        let Patience::Wait { report } = patience else {
-            return false;
-        };
-        self.counters.client_pending = self.counters.client_pending.wrapping_add(1);
-        if report {
-            self.outputs.push_back(Output::UnknownClient(client));
-        }
-        true
     }
 
     /// Whether see-thru is in force for the whole deployment.

@@ -62,6 +62,20 @@ pub enum Transport {
     Other(u8),
 }
 
+impl Transport {
+    /// Its number in a header, of IPv6 or else of IPv4 (IANA, "Assigned Internet Protocol Numbers").
+    #[must_use]
+    pub const fn number(self, ipv6: bool) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Icmp if ipv6 => 58,
+            Self::Icmp => 1,
+            Self::Other(number) => number,
+        }
+    }
+}
+
 words! {
     /// The protocol of a rule.
     pub enum RuleTransport {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use inspect::{FlowKey, FlowRecord, PackedKey};
-use policy::Transport;
 
 use super::shared::{Known, Parts};
 use crate::conntrack::Tuple;
@@ -77,16 +76,9 @@ impl Key {
 
     /// The flow of a `client` record.
     pub(super) fn of_record(record: &FlowRecord) -> Self {
-        let protocol = match record.transport {
-            Transport::Tcp => TCP,
-            Transport::Udp => UDP,
-            Transport::Icmp if record.src.is_ipv6() => ICMPV6,
-            Transport::Icmp => ICMP,
-            Transport::Other(number) => number,
-        };
         debug_assert!(record.is_allowed());
         Self {
-            protocol,
+            protocol: record.transport.number(record.src.is_ipv6()),
             client: record.src,
             server: record.dst,
         }

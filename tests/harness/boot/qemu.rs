@@ -64,7 +64,7 @@ fn command(kernel: &Kernel, initramfs: &Path, console: &Path, results: &Path) ->
     let mut command = Command::new("qemu-system-x86_64");
     command
         // Emulation: build machines seldom offer KVM, and a verdict does not depend on speed. Two
-        // virtual processors let the daemon and its traffic run in turns, on one thread: on two, qemu 7.2 may run
+        // virtual processors, for two queues; they take turns on one thread: on two, qemu 7.2 may run
         // an instruction that the other processor has just patched away (the kernel dies of `int3` in its own code).
         .args([
             "-accel",
