@@ -18,6 +18,7 @@ use ipc::control::{
     StreamStatus,
 };
 use ipc::record::Stream;
+use ipc::witness::FrontStateV1;
 use policy::Snapshot;
 use policy::preferences::{CertificateCheck, DnsFront, Preferences, Quic, X509Crls};
 use tokio::sync::broadcast;
@@ -306,6 +307,25 @@ impl Appliance {
         crate::explain::explain(&policy, question, unix_ms(), Some(live))
     }
 
+    /// Why the DNS front does not answer although the policy wants it to.
+    pub fn front_fault(&self) -> Option<String> {
+        let policy = self.policy()?;
+        if policy.preferences().dns_front == DnsFront::Off {
+            return None;
+        }
+        if self.config.dns.upstreams.is_empty() {
+            let why = "dns_front: nobody is answered, for `upstreams` of [dns] names no resolver";
+            return Some(why.to_owned());
+        }
+        match self.parts.witness.front_state()? {
+            FrontStateV1::Checking | FrontStateV1::Serving => None,
+            FrontStateV1::Looping(upstream) => Some(format!(
+                "dns_loop: nobody is answered, for resolver {upstream} leads back to the DNS front"
+            )),
+            FrontStateV1::Failed(why) => Some(format!("dns_front: nobody is answered: {why}")),
+        }
+    }
+
     fn degraded(&self, in_force: bool) -> Vec<String> {
         let mut sentences: Vec<String> = self.degraded.values().cloned().collect();
         if !in_force {
@@ -381,7 +401,6 @@ fn inert(preferences: &Preferences) -> impl Iterator<Item = &'static str> {
             preferences.certificate_check == CertificateCheck::Enforce,
             "certificate_check: enforce",
         ),
-        (preferences.dns_front != DnsFront::Off, "dns_front"),
         (preferences.quic == Quic::Inspect, "quic: inspect"),
         (preferences.x509_crls == X509Crls::Allow, "x509_crls: allow"),
     ]

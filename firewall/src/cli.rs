@@ -57,7 +57,7 @@ enum Command {
     Review(ReviewArgs),
     /// Resolves names on behalf of the daemon, which starts it
     #[command(hide = true)]
-    Witness,
+    Witness(WitnessArgs),
     /// Gives up rights as a part of the daemon does, and tries what is forbidden
     #[command(hide = true)]
     Trial(TrialArgs),
@@ -260,6 +260,14 @@ pub struct DocumentationArgs {
     pub out: PathBuf,
 }
 
+/// Arguments of `postern witness`.
+#[derive(Debug, Args)]
+pub struct WitnessArgs {
+    /// May have the DNS front
+    #[arg(long)]
+    pub listen: bool,
+}
+
 /// Arguments of `postern trial`.
 #[derive(Debug, Args)]
 pub struct TrialArgs {
@@ -324,7 +332,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Review(args) => command::review::run(&args),
         Command::Documentation(args) => command::documentation::run(&args),
         Command::Trial(args) => command::trial::run(&args),
-        Command::Witness => crate::witness::run_child()
+        Command::Witness(args) => crate::witness::run_child(args.listen)
             .map(|()| Finding::None)
             .map_err(Failure::machine),
     };

@@ -16,6 +16,7 @@ pub struct Conditions {
     clock: bool,
     resolver: bool,
     source: bool,
+    front: Option<String>,
 }
 
 impl Conditions {
@@ -31,6 +32,19 @@ impl Conditions {
         let silent = is_silent(appliance);
         let why = "publisher_silent: the last good policy stays in force";
         note(appliance, &mut self.source, silent, "publisher", why);
+        self.look_at_front(appliance);
+    }
+
+    fn look_at_front(&mut self, appliance: &mut Appliance) {
+        let fault = appliance.front_fault();
+        if fault == self.front {
+            return;
+        }
+        if let Some(why) = &fault {
+            appliance.fault("dns_front", why);
+        }
+        appliance.set_degraded("dns_front", fault.clone());
+        self.front = fault;
     }
 }
 

@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use hickory_resolver::proto::rr::RecordType;
+use ipnet::IpNet;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -84,7 +86,16 @@ pub struct DnsConfig {
     pub max_qps: u32,
     /// How long an address counts after the TTL of its answer, seconds, 0 to 86,400.
     pub history_seconds: u32,
+    /// Cloud resolvers that ask the DNS front for many clients: exempt from the source gate, for port 53 only
+    /// (`dns_resolver_sources`).
+    pub resolver_sources: Vec<Prefix>,
+    /// Types of records that the DNS front passes on beside [`crate::witness::RECORD_TYPES`].
+    pub front_record_types: Vec<RecordTypeName>,
 }
+
+/// The name of a type of DNS records, such as `TXT`, or `TYPE64` for one without a name (RFC 3597, section 5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordTypeName(pub String);
 
 /// Users of the parts, by name. A user that does not exist is no error: as root the daemon
 /// then keeps its own.
@@ -108,6 +119,10 @@ pub struct Users {
 /// A resolver's address; the port is 53 unless written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upstream(pub SocketAddr);
+
+/// A prefix; written without a length, one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix(pub IpNet);
 
 /// A listening address, or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,6 +284,8 @@ impl Default for DnsConfig {
             upstreams: Vec::new(),
             max_qps: 400,
             history_seconds: 3_600,
+            resolver_sources: Vec::new(),
+            front_record_types: Vec::new(),
         }
     }
 }
@@ -299,6 +316,31 @@ impl<'de> Deserialize<'de> for Upstream {
     }
 }
 
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let prefix = text.parse::<IpNet>().map(|net| net.trunc());
+        prefix
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .map(Self)
+            .map_err(|_| {
+                serde::de::Error::custom(format!("`{text}` is not an address or a prefix"))
+            })
+    }
+}
+
+impl<'de> Deserialize<'de> for RecordTypeName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?.to_ascii_uppercase();
+        match text.parse::<RecordType>() {
+            Ok(known) if !NOT_PASSED.contains(&known) => Ok(Self(known.to_string())),
+            _ => Err(serde::de::Error::custom(format!(
+                "`{text}` is no type of DNS records that can be passed on"
+            ))),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for OptionalAddress {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -312,6 +354,14 @@ impl<'de> Deserialize<'de> for OptionalAddress {
             })
     }
 }
+
+/// Types that are questions about a zone or a connection, not about a name.
+const NOT_PASSED: [RecordType; 4] = [
+    RecordType::ANY,
+    RecordType::AXFR,
+    RecordType::IXFR,
+    RecordType::OPT,
+];
 
 /// The line, from 1, that holds byte `offset` of `text`.
 pub(crate) fn line_at(text: &str, offset: usize) -> usize {

@@ -78,13 +78,13 @@ pub fn queue_thread() -> Result<(), ConfineError> {
 }
 
 /// Gives up everything a witness does not need: every capability and group, programs, files to write, sockets that are
-/// not for the internet.
+/// not for the internet; and listening, unless it has the DNS front.
 ///
 /// # Errors
 /// When the kernel refuses; the witness must not go on.
-pub fn witness() -> Result<(), ConfineError> {
+pub fn witness(listens: bool) -> Result<(), ConfineError> {
     capabilities::drop_all()?;
-    filter::witness()
+    filter::witness(listens)
 }
 
 /// What is written later must exist by now. What cannot be made is said by whoever needs it.

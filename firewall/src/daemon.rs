@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use inspect::{Answer, Limits, Sought};
 use ipc::control::Event;
-use ipc::record::Stream;
+use ipc::record::{DnsLineV1, Stream};
 use nix::unistd::Group;
 use policy::{Draft, Name};
 use thiserror::Error;
@@ -43,8 +43,9 @@ use crate::provider::{self, FileProvider, ProviderError};
 use crate::queue::{
     self, BoundQueue, Order, QueueAddress, QueueHandle, QueueThreadError, Surroundings,
 };
+use crate::ruleset::FRONT_PORT;
 use crate::tally::Tally;
-use crate::witness::{self, Audience, Witness, WitnessSettings, WitnessThread};
+use crate::witness::{self, Audience, FrontSettings, Witness, WitnessSettings, WitnessThread};
 
 /// Why the daemon could not start, or had to stop.
 #[derive(Debug, Error)]
@@ -212,8 +213,10 @@ impl Threads {
             queues: queues.clone(),
             state_dir: config.state_dir.clone(),
         })?;
+        let (unknown, unknown_receiver) = mpsc::channel(UNKNOWN_MAX);
         let audience = Listeners {
             queues,
+            unknown: unknown.clone(),
             events: broadcast::channel(EVENTS_MAX).0,
             primed: Arc::default(),
             log: log.clone(),
@@ -223,7 +226,6 @@ impl Threads {
         let (events, primed) = (audience.events.clone(), Arc::clone(&audience.primed));
         let (witness, witness_thread) = start_witness(config, &bindings, audience, clock)?;
         let keeper = keep(config, &bindings, clock)?;
-        let (unknown, unknown_receiver) = mpsc::channel(UNKNOWN_MAX);
         let (guard, lost_kernel) = start_guard(&kernel)?;
         let parts = Parts {
             clock,
@@ -322,9 +324,21 @@ fn start_witness(
         max_qps: config.dns.max_qps,
         user: config.users.witness.clone(),
         saved: restore(&config.bindings_file(), clock),
+        front: front_settings(config),
     };
     witness::start(settings, Arc::clone(bindings), Box::new(audience), clock)
         .map_err(DaemonError::Witness)
+}
+
+fn front_settings(config: &Config) -> FrontSettings {
+    let types = config.dns.front_record_types.iter();
+    let sources = config.dns.resolver_sources.iter();
+    FrontSettings {
+        appliance: config.appliance.as_str().into(),
+        port: FRONT_PORT,
+        resolvers: sources.map(|source| source.0).collect(),
+        record_types: types.map(|it| it.0.clone()).collect(),
+    }
 }
 
 /// What was bound before a restart; a file that cannot be used costs look-ups, nothing else.
@@ -419,6 +433,7 @@ fn limits(queues: usize) -> Limits {
 /// Carries what the witness says to whom it concerns.
 struct Listeners {
     queues: Vec<QueueAddress>,
+    unknown: mpsc::Sender<std::net::IpAddr>,
     events: broadcast::Sender<Event>,
     primed: Arc<AtomicU64>,
     log: FlowLog,
@@ -447,6 +462,17 @@ impl Audience for Listeners {
         let limit = bindings::NEW_ADDRESSES_ALARM;
         let message = format!("{name} resolved to more than {limit} new addresses in 10 minutes");
         self.log.config(stamp.fault(name.as_str(), &message));
+    }
+
+    fn log(&self, line: Box<DnsLineV1>) {
+        self.log.dns(line);
+    }
+
+    fn unknown(&self, address: std::net::IpAddr) {
+        if let Err(error) = self.unknown.try_send(address) {
+            // It asks again, and is reported again.
+            tracing::debug!(%error, "reporting an unknown client");
+        }
     }
 }
 

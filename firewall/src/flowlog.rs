@@ -13,7 +13,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use inspect::FlowRecord;
-use ipc::record::{ConfigCat, ConfigDetailV1, ConfigLineV1, Stream, Text, Timestamp, append_line};
+use ipc::record::{
+    ConfigCat, ConfigDetailV1, ConfigLineV1, DnsLineV1, Stream, Text, Timestamp, append_line,
+};
+
+use serde::Serialize;
 
 use crate::bounded::{self, Receiver, Sender};
 use crate::clock::unix_ms;
@@ -51,6 +55,7 @@ pub struct LogCounts {
 enum Entry {
     Flow(Arc<FlowRecord>),
     End(Box<EndRecord>),
+    Dns(Box<DnsLineV1>),
     Config(Box<ConfigLineV1>),
     Shipped(Stream, u64),
     Sizes(SyncSender<Vec<StreamSize>>),
@@ -153,6 +158,11 @@ impl FlowLog {
     /// Hands over the end of a flow; never waits.
     pub fn end(&self, record: Box<EndRecord>) {
         self.offer(Stream::End, Entry::End(record));
+    }
+
+    /// Hands over a line about a question to the DNS front; never waits.
+    pub fn dns(&self, line: Box<DnsLineV1>) {
+        self.offer(Stream::Dns, Entry::Dns(line));
     }
 
     /// Hands over a config line; waits a moment for room in the channel, for a first policy may have more lines than
@@ -296,7 +306,8 @@ impl Writer {
             Entry::End(record) => batch.push(Stream::End, |lines| {
                 line::write_end(lines, &record, self.appliance.as_str());
             }),
-            Entry::Config(line) => batch.push_config(&line),
+            Entry::Dns(line) => batch.push_line(Stream::Dns, &*line),
+            Entry::Config(line) => batch.push_line(Stream::Config, &*line),
             Entry::Shipped(stream, segment) => {
                 let deleted = self.spool.shipped(stream, segment);
                 self.note_disk(deleted);
@@ -371,7 +382,7 @@ impl Writer {
                 appliance: self.appliance.clone(),
             };
             let mut batch = Batch::default();
-            batch.push_config(&line);
+            batch.push_line(Stream::Config, &line);
             self.write(&batch);
         }
     }
@@ -413,8 +424,8 @@ impl Batch {
         }
     }
 
-    fn push_config(&mut self, line: &ConfigLineV1) {
-        self.push(Stream::Config, |lines| {
+    fn push_line<T: Serialize>(&mut self, stream: Stream, line: &T) {
+        self.push(stream, |lines| {
             if let Err(error) = append_line(lines, line) {
                 tracing::error!(%error, "a record that is no JSON");
             }

@@ -33,6 +33,8 @@ pub struct Kernel {
     form: QueueForm,
     sysctls: SysctlOptions,
     served: Mutex<Vec<IpNet>>,
+    /// Who may ask the DNS front; nobody while it is off.
+    askers: Mutex<Vec<IpNet>>,
     /// Closes what a ruleset that is gone would leave open; kept for its life only.
     latch: Option<Latch>,
     ours: AtomicBool,
@@ -88,6 +90,7 @@ impl Kernel {
             form,
             sysctls,
             served: Mutex::new(Vec::new()),
+            askers: Mutex::new(Vec::new()),
             latch: latch.ok(),
             ours: AtomicBool::new(true),
             verified: AtomicU64::new(1),
@@ -187,7 +190,8 @@ impl Kernel {
             None | Some(Err(NetfilterError::Unsupported(_))) => netfilter::install(&self.ruleset)?,
             Some(Err(error)) => return Err(error.into()),
         }
-        self.put_served(&self.served())
+        self.put_served(&held(&self.served))?;
+        self.put_askers(&held(&self.askers))
     }
 
     /// Tells the kernel which prefixes clients live in.
@@ -195,31 +199,38 @@ impl Kernel {
     /// # Errors
     /// When the set cannot be changed.
     pub fn set_served(&self, served: &[IpNet]) -> Result<(), KernelError> {
-        if *self.served() == *served {
+        if *held(&self.served) == *served {
             return Ok(());
         }
         self.put_served(served)?;
-        if let Ok(mut held) = self.served.lock() {
-            *held = served.to_vec();
+        hold(&self.served, served);
+        Ok(())
+    }
+
+    /// Tells the kernel which prefixes may ask the DNS front; none while it is off.
+    ///
+    /// # Errors
+    /// When the set cannot be changed.
+    pub fn set_askers(&self, askers: &[IpNet]) -> Result<(), KernelError> {
+        if *held(&self.askers) == *askers {
+            return Ok(());
         }
+        self.put_askers(askers)?;
+        hold(&self.askers, askers);
         Ok(())
     }
 
     fn put_served(&self, served: &[IpNet]) -> Result<(), KernelError> {
         // Overlapping prefixes are one interval to nftables.
-        let merged = IpNet::aggregate(&served.to_vec());
-        let batch = ruleset::replace_served(&merged);
-        Ok(netfilter::apply(
-            "telling the kernel the served prefixes",
-            &batch,
-        )?)
+        let batch = ruleset::replace_served(&IpNet::aggregate(&served.to_vec()));
+        let operation = "telling the kernel the served prefixes";
+        Ok(netfilter::apply(operation, &batch)?)
     }
 
-    fn served(&self) -> Vec<IpNet> {
-        self.served
-            .lock()
-            .map(|held| held.clone())
-            .unwrap_or_default()
+    fn put_askers(&self, askers: &[IpNet]) -> Result<(), KernelError> {
+        let batch = ruleset::replace_askers(&IpNet::aggregate(&askers.to_vec()));
+        let operation = "telling the kernel who may ask the DNS front";
+        Ok(netfilter::apply(operation, &batch)?)
     }
 
     /// Sets what differs; returns what was not as it should be and is no reason to stop.
@@ -234,6 +245,16 @@ impl Kernel {
         }
         let held = |finding: &Finding| matches!(finding.outcome, Outcome::Held);
         Ok(rest.into_iter().filter(|finding| !held(finding)).collect())
+    }
+}
+
+fn held(prefixes: &Mutex<Vec<IpNet>>) -> Vec<IpNet> {
+    prefixes.lock().map(|held| held.clone()).unwrap_or_default()
+}
+
+fn hold(prefixes: &Mutex<Vec<IpNet>>, new: &[IpNet]) {
+    if let Ok(mut held) = prefixes.lock() {
+        *held = new.to_vec();
     }
 }
 

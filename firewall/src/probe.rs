@@ -138,6 +138,14 @@ fn needed() -> Vec<(&'static str, &'static str, Value)> {
             json!({"limit": {"rate": 1, "burst": 5, "per": "second"}}),
         ),
         (
+            "CONFIG_NFT_FIB_INET",
+            "telling our own addresses from others",
+            matching(
+                json!({"fib": {"result": "type", "flags": ["daddr"]}}),
+                json!("local"),
+            ),
+        ),
+        (
             "CONFIG_NF_TABLES of Linux 5.16 or newer",
             "finding payload behind the TCP header",
             matching(payload, json!(0)),

@@ -5,6 +5,7 @@
 //!
 //! | chain | hook, priority | does |
 //! |---|---|---|
+//! | `front` | prerouting, −100 | leads questions to the DNS front |
 //! | `early` | forward, −151 | hygiene, class marks |
 //! | `ask` | forward, −150 | queues what has a class (in the shim form `iptables` does) |
 //! | `decide` | forward, 0 | accepts positive evidence, drops everything else |
@@ -16,6 +17,7 @@
 
 mod counter;
 mod forward;
+mod front;
 mod host;
 mod limit;
 mod normal;
@@ -27,6 +29,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 pub use counter::Counter;
+pub use front::PORT as FRONT_PORT;
 pub use shim::{Shim, ShimCommand};
 
 /// The table everything is in, of family `inet`.
@@ -83,9 +86,9 @@ impl Default for Limits {
 /// What the appliance itself answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Services {
-    /// TCP ports open to everyone: the health check's, and 53 with the DNS front.
+    /// TCP ports open to everyone: the health check's.
     pub tcp_ports: Vec<u16>,
-    /// UDP ports open to everyone: 53 with the DNS front, 6081 with GENEVE.
+    /// UDP ports open to everyone: 6081 with GENEVE.
     pub udp_ports: Vec<u16>,
 }
 
@@ -167,6 +170,7 @@ impl Ruleset {
             builder.named("counter", counter.name(), json!({}));
         }
         limit::render(&mut builder, layout);
+        front::render(&mut builder);
         forward::render(&mut builder, layout);
         host::render(&mut builder, layout);
         let shim = match layout.queue_form {
@@ -272,7 +276,15 @@ impl std::fmt::Display for Difference {
 /// One transaction that makes `served` the prefixes clients live in.
 #[must_use]
 pub fn replace_served(served: &[IpNet]) -> String {
-    batch(limit::replace_served(served).map(|command| command.to_string()))
+    let sets = (limit::SERVED_V4, limit::SERVED_V6);
+    batch(limit::replace(sets, served).map(|command| command.to_string()))
+}
+
+/// One transaction that makes `askers` the prefixes that may ask the DNS front; none turns it off.
+#[must_use]
+pub fn replace_askers(askers: &[IpNet]) -> String {
+    let sets = (front::ASKERS_V4, front::ASKERS_V6);
+    batch(limit::replace(sets, askers).map(|command| command.to_string()))
 }
 
 fn add(object: &str) -> String {

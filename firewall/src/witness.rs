@@ -6,13 +6,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use inspect::{Answer, Query, Sought};
 use ipc::control::WitnessState;
-use ipc::witness::Configure;
+use ipc::record::DnsLineV1;
+use ipc::witness::{Configure, FrontStateV1};
+use ipnet::IpNet;
 use policy::{Name, Snapshot};
 
 use crate::bindings::{BindingStore, Saved};
@@ -21,6 +23,7 @@ use crate::wake::{self, Sender};
 
 mod child;
 mod desk;
+mod front;
 mod learnt;
 mod link;
 mod resolve;
@@ -37,6 +40,7 @@ pub use totals::DnsTotals;
 pub struct Witness {
     orders: Sender<Order>,
     state: Arc<AtomicU8>,
+    front: Arc<Mutex<Option<FrontStateV1>>>,
     totals: Arc<DnsTotals>,
 }
 
@@ -56,6 +60,10 @@ pub trait Audience: Send {
     fn primed(&self, generation: u64);
     /// `name` has resolved to suspiciously many new addresses.
     fn alarm(&self, name: &Name);
+    /// A question to the DNS front has been answered.
+    fn log(&self, line: Box<DnsLineV1>);
+    /// `address`, which no inventory knows, asks the DNS front.
+    fn unknown(&self, address: IpAddr);
 }
 
 /// How the witness is run.
@@ -69,6 +77,37 @@ pub struct WitnessSettings {
     pub user: String,
     /// What was bound before a restart.
     pub saved: Option<Saved>,
+    /// The DNS front, where the policy wants one.
+    pub front: FrontSettings,
+}
+
+/// What the policy does not say of the DNS front.
+#[derive(Clone, Debug, Default)]
+pub struct FrontSettings {
+    /// What lines call this appliance.
+    pub appliance: Arc<str>,
+    /// The port it listens on; the ruleset leads port 53 there.
+    pub port: u16,
+    /// Cloud resolvers, which ask for many clients.
+    pub resolvers: Vec<IpNet>,
+    /// Record types passed on beside [`RECORD_TYPES`].
+    pub record_types: Vec<String>,
+}
+
+impl FrontSettings {
+    /// Whether a source is a cloud resolver.
+    fn is_resolver(&self, source: IpAddr) -> bool {
+        self.resolvers.iter().any(|net| net.contains(&source))
+    }
+
+    /// Whether questions for a type of records are passed on.
+    fn passes(&self, record_type: &str) -> bool {
+        let listed = self
+            .record_types
+            .iter()
+            .any(|it| it.eq_ignore_ascii_case(record_type));
+        listed || RECORD_TYPES.contains(&record_type)
+    }
 }
 
 #[derive(Debug)]
@@ -91,22 +130,20 @@ pub fn start(
 ) -> io::Result<(Witness, WitnessThread)> {
     let (orders, mailbox) = wake::mailbox(ORDERS_MAX)?;
     let state = Arc::new(AtomicU8::new(link::ABSENT));
+    let front = Arc::new(Mutex::new(None));
     let totals = Arc::new(DnsTotals::default());
     let configure = Configure {
         upstreams: settings.upstreams.iter().map(ToString::to_string).collect(),
         max_qps: settings.max_qps,
         ipv6: true,
     };
-    let desk = desk::Desk::new(configure, store, settings.saved);
-    let link = link::Link::new(
-        desk,
-        mailbox,
-        audience,
-        clock,
-        settings.user,
-        Arc::clone(&state),
-        Arc::clone(&totals),
-    );
+    let desk = desk::Desk::new(configure, store, settings.saved).with_front(settings.front);
+    let reports = link::Reports {
+        state: Arc::clone(&state),
+        front: Arc::clone(&front),
+        totals: Arc::clone(&totals),
+    };
+    let link = link::Link::new(desk, mailbox, audience, clock, settings.user, reports);
     let thread = std::thread::Builder::new()
         .name("witness".to_owned())
         .spawn(|| link.run())?;
@@ -114,6 +151,7 @@ pub fn start(
         Witness {
             orders: orders.clone(),
             state,
+            front,
             totals,
         },
         WitnessThread { orders, thread },
@@ -141,6 +179,11 @@ impl Witness {
         &self.totals
     }
 
+    /// How the DNS front is; nothing while it is off.
+    pub fn front_state(&self) -> Option<FrontStateV1> {
+        self.front.lock().ok()?.clone()
+    }
+
     /// How the process is.
     pub fn state(&self) -> WitnessState {
         match self.state.load(Ordering::Relaxed) {
@@ -163,5 +206,9 @@ impl WitnessThread {
     }
 }
 
+/// Types of records the DNS front passes on in any case (DESIGN, section 3).
+pub const RECORD_TYPES: [&str; 10] = [
+    "A", "AAAA", "CNAME", "HTTPS", "SVCB", "SRV", "PTR", "MX", "NS", "SOA",
+];
 /// Look-ups and policies that may wait for the thread.
 const ORDERS_MAX: usize = 8_192;

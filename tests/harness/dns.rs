@@ -20,9 +20,11 @@ use crate::netns::Namespace;
 use crate::wait;
 
 mod answer;
+mod client;
 mod lie;
 
 pub use answer::{Answer, record};
+pub use client::{Stub, Told};
 pub use lie::{Lie, UNREADABLE};
 
 /// A running server; it stops when dropped.

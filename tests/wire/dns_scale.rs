@@ -44,15 +44,15 @@ pub(crate) fn apart(workloads: &[String], attackers: &[String]) -> String {
     text
 }
 
-fn pool() -> impl Iterator<Item = Ipv4Addr> {
+pub(crate) fn pool() -> impl Iterator<Item = Ipv4Addr> {
     (1..=POOL_SIZE).map(|index| Ipv4Addr::from(u32::from(POOL) + index))
 }
 
-/// Serves every address the internet has on [`PORT`]: reads a hello, answers, closes.
-fn serve(lab: &Topology, stop: &'static AtomicBool) {
+/// Serves a port of every address the internet has: reads a hello, answers, closes.
+pub(crate) fn serve(lab: &Topology, port: u16, stop: &'static AtomicBool) {
     let listener = lab
         .internet
-        .enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))
+        .enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
         .unwrap()
         .unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -159,7 +159,7 @@ fn rotating_dns_is_never_refused() {
     let pool: HashSet<IpAddr> = pool().take(size as usize).map(IpAddr::from).collect();
     let answer = Answer::of(pool.iter().copied()).at_a_time(AT_A_TIME).ttl(5);
     dns.set(CDN, answer);
-    serve(&lab, &STOP);
+    serve(&lab, PORT, &STOP);
     let daemon = Daemon::asking(&lab, &inventory(&[CDN.to_owned()]), &[dns.address()], "").unwrap();
     let (some, minutes) = if long() { (10_000, 10) } else { (400, 0) };
     let cold = try_many(&lab, &dns, some);
@@ -230,7 +230,7 @@ fn a_megabyte_of_names_reaches_no_resolver() {
     let here = RECORDER.address(Family::V4);
     dns.set("api.allowed.example", Answer::of([here]));
     dns.set("*.secret.example", Answer::of([here]));
-    serve(&lab, &STOP);
+    serve(&lab, PORT, &STOP);
     let listed = vec!["api.allowed.example".to_owned()];
     let daemon = Daemon::asking(&lab, &inventory(&listed), &[dns.address()], "").unwrap();
     let label = "x".repeat(55);
@@ -287,7 +287,7 @@ fn a_restart_without_a_resolver_refuses_nobody_whose_address_was_known() {
     let dns = lab.double(DOUBLE).unwrap();
     let here = RECORDER.address(Family::V4);
     dns.set("api.allowed.example", Answer::of([here]).ttl(1));
-    serve(&lab, &STOP);
+    serve(&lab, PORT, &STOP);
     let listed = vec!["api.allowed.example".to_owned()];
     let mut daemon = Daemon::asking(&lab, &inventory(&listed), &[dns.address()], "").unwrap();
     let served = || {

@@ -206,6 +206,9 @@ pub struct DnsLineV1 {
     /// What was answered, in presentation form.
     #[serde(default)]
     pub answers: Vec<Text>,
+    /// Why it would not have been passed on, where `dns_front` observes or see-thru is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_reason: Option<Text>,
     /// The policy that decided, by number on this appliance.
     pub generation: u64,
     /// The same policy, by content.

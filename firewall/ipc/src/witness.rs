@@ -7,6 +7,12 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+mod front;
+
+pub use front::{
+    AskedV1, FoundV1, FrontHealthV1, FrontStateV1, FrontV1, FrontVerdict, PermitV1, ReleaseV1,
+};
+
 /// The most one message takes: a [`ToWitness::Watch`] is sent in batches to stay under it.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
@@ -38,6 +44,12 @@ pub enum ToWitness {
     Lookup(Lookup),
     /// Ask some more times, out of the refresh share: the addresses of this name rotate.
     Sample(Sample),
+    /// Answer clients, like this or not at all.
+    Front(Option<FrontV1>),
+    /// What becomes of a client's question.
+    Permit(PermitV1),
+    /// A client's answer may leave.
+    Release(ReleaseV1),
 }
 
 /// How the witness asks.
@@ -94,6 +106,12 @@ pub enum FromWitness {
     Answer(AnswerV1),
     /// How the resolvers have been since the last such message; once a second at most.
     Health(HealthV1),
+    /// A client asks the DNS front.
+    Asked(AskedV1),
+    /// What a resolver answers to a client's question.
+    Found(FoundV1),
+    /// How the DNS front is, whenever that changes.
+    Front(FrontStateV1),
 }
 
 /// What became of one question about one name, all record types together.
@@ -198,6 +216,9 @@ pub struct HealthV1 {
     pub suspended: u64,
     /// Names watched now.
     pub watched: u64,
+    /// What the DNS front did.
+    #[serde(default)]
+    pub front: FrontHealthV1,
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub use preferences::Preferences;
 pub use proto::{AppProto, InvalidPortRange, Kind, PortRange, RuleTransport, Transport};
 pub use reason::Reason;
 pub use snapshot::{
-    CLIENTS_MAX, CONTENT_BYTES_MAX, CanonicalDraft, ClientRef, GroupRef, Index, NAMES_MAX, Opening,
-    RULES_MAX, RejectedDraft, Snapshot,
+    Asking, CLIENTS_MAX, CONTENT_BYTES_MAX, CanonicalDraft, ClientRef, GroupRef, Index, NAMES_MAX,
+    Opening, RULES_MAX, RejectedDraft, Snapshot,
 };
 pub use words::UnknownWord;

@@ -90,6 +90,8 @@ words! {
         ClientLimit = "client_limit",
         /// No source port is left for translation.
         NatPorts = "nat_ports",
+        /// A question to the DNS front for a type of records that it does not pass on.
+        DnsRecordType = "dns_record_type",
         /// A live flow that the newly adopted policy refuses.
         PolicyChanged = "policy_changed",
         /// A broken invariant of our own.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use crate::{Date, Draft, Kind, Name, Preferences, Reason, SeeThru, SynGate, Transport};
 
 mod address;
+mod ask;
 mod canonical;
 mod client;
 mod decide;
@@ -15,6 +16,7 @@ mod port;
 mod rule;
 mod trie;
 
+pub use ask::Asking;
 pub(crate) use canonical::address_text;
 pub use canonical::{CLIENTS_MAX, CONTENT_BYTES_MAX, NAMES_MAX, RULES_MAX, RejectedDraft};
 pub use client::ClientRef;
@@ -219,14 +221,14 @@ impl Snapshot {
 
     /// What a bare TCP SYN of this client to this port may do.
     pub fn syn_gate(&self, client: ClientRef, port: u16, dst: IpAddr, date: Date) -> SynGate {
-        use crate::preferences::AddressMismatch;
+        use crate::preferences::{AddressMismatch, DnsFront};
         let class = self.clients.class_of(client);
         let lanes = self.clients.ports(client).at(port);
         let preferences = self.preferences();
         let strict = preferences.address_mismatch == AddressMismatch::Refuse;
-        // With a DNS front that hands out addresses a pattern could be as strict as a name; nobody
-        // hands them out yet, so `dns_front` closes nothing either.
-        let open = lanes.has_pattern()
+        // A DNS front that hands out every address makes a pattern as strict as a name.
+        let fronted = preferences.dns_front == DnsFront::Enforce;
+        let open = (lanes.has_pattern() && !fronted)
             || (lanes.has_names() && !strict)
             || self.see_thru(client, Transport::Tcp, port, date).is_some()
             || self

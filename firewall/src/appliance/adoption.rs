@@ -6,6 +6,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use ipc::control::{Adopted, Event, Rejected};
+use ipnet::IpNet;
+use policy::preferences::DnsFront;
 use policy::{Draft, Snapshot};
 
 use super::{Appliance, adopted, inert};
@@ -148,10 +150,26 @@ impl Appliance {
         if let Err(error) = self.parts.kernel.set_served(&snapshot.draft().served) {
             tracing::error!(error = crate::cli::chain(&error), "served prefixes");
         }
+        if let Err(error) = self.parts.kernel.set_askers(&self.askers(snapshot)) {
+            tracing::error!(error = crate::cli::chain(&error), "the DNS front");
+        }
         self.set_scope(snapshot);
         if !self.parts.witness.adopt(Arc::clone(snapshot)) {
             tracing::error!("the witness does not take up the policy");
         }
+    }
+
+    /// Who may ask the DNS front under a policy.
+    fn askers(&self, snapshot: &Snapshot) -> Vec<IpNet> {
+        let dns = &self.config.dns;
+        if snapshot.preferences().dns_front == DnsFront::Off || dns.upstreams.is_empty() {
+            return Vec::new();
+        }
+        let draft = snapshot.draft();
+        let clients = draft.clients.iter().map(|client| client.net);
+        let served = draft.served.iter().copied();
+        let resolvers = dns.resolver_sources.iter().map(|source| source.0);
+        IpNet::aggregate(&clients.chain(served).chain(resolvers).collect())
     }
 
     pub(super) fn set_scope(&self, snapshot: &Arc<Snapshot>) {

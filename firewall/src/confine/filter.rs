@@ -86,10 +86,13 @@ pub(super) fn queue_thread() -> Result<(), ConfineError> {
 }
 
 /// For the witness, on top of the process's.
-pub(super) fn witness() -> Result<(), ConfineError> {
+pub(super) fn witness(listens: bool) -> Result<(), ConfineError> {
     let build = || -> Built<Rules> {
         let mut rules = always(calls::NEVER);
         rules.extend(always(calls::WITNESS_NEVER));
+        if !listens {
+            rules.extend(always(calls::LISTEN));
+        }
         // A thread is all it may make of itself.
         let process = condition(0, masked(calls::CLONE_THREAD), 0)?;
         rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![process])?]);

@@ -51,7 +51,7 @@ pub fn run(
         Role::Daemon => drop(super::daemon(config)?),
         Role::Witness => {
             super::daemon(config)?;
-            super::witness()?;
+            super::witness(false)?;
         }
         Role::Queue => {
             super::daemon(config)?;

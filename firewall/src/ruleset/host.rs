@@ -7,7 +7,7 @@ use super::statement::{
     Expression, Statement, TCP, UDP, accept, any_flag, count, ct_state, drop, equal, field, meta,
     prefix, set_of, transport,
 };
-use super::{Builder, Layout, Users};
+use super::{Builder, Layout, Users, front};
 
 /// Metadata service of both clouds, and of AWS over IPv6.
 const METADATA_V4: &str = "169.254.169.254";
@@ -41,6 +41,7 @@ fn input(builder: &mut Builder, layout: &Layout) {
             builder.rule(chain, "services", statements);
         }
     }
+    front::input(builder, chain);
     builder.rule(chain, "nothing else", [count(Counter::Input), drop()]);
 }
 

@@ -65,12 +65,15 @@ pub(super) fn render(builder: &mut Builder, layout: &Layout) {
     }
 }
 
-/// Commands that replace the elements of both sets.
-pub(super) fn replace_served(served: &[IpNet]) -> impl Iterator<Item = Value> {
+/// Commands that replace the elements of two interval sets, of IPv4 and of IPv6 prefixes.
+pub(super) fn replace(
+    (v4, v6): (&'static str, &'static str),
+    prefixes: &[IpNet],
+) -> impl Iterator<Item = Value> {
     let set = |name: &str| json!({"family": "inet", "table": TABLE, "name": name});
     let families = [
-        (SERVED_V4, elements(served, true)),
-        (SERVED_V6, elements(served, false)),
+        (v4, elements(prefixes, true)),
+        (v6, elements(prefixes, false)),
     ];
     families.into_iter().flat_map(move |(name, elements)| {
         let flush = json!({"flush": {"set": set(name)}});

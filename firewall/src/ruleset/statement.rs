@@ -196,6 +196,11 @@ pub(super) fn masquerade() -> Statement {
     Statement(json!({"masquerade": null}))
 }
 
+/// To a port of this machine, on the address the packet came in by.
+pub(super) fn redirect(port: u16) -> Statement {
+    Statement(json!({"redirect": {"port": port}}))
+}
+
 pub(super) fn queue(queues: u16) -> Statement {
     let number = match queues {
         0 | 1 => json!(0),

@@ -13,8 +13,8 @@ use std::time::Duration;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use ipc::framing::{self, Decoder, FramingError};
 use ipc::witness::{
-    AnswerOutcome, AnswerV1, Configure, FromWitness, HealthV1, Lookup, MESSAGE_BYTES_MAX, Sample,
-    ToWitness,
+    AnswerOutcome, AnswerV1, Configure, FromWitness, FrontStateV1, FrontV1, HealthV1, Lookup,
+    MESSAGE_BYTES_MAX, Sample, ToWitness,
 };
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::front::{self, Event, Front, Sought};
 use super::resolve::{
     Asked, Done, Finding, Merge, Part, Question, SAMPLES_MAX, SystemResolvers, Tally, Upstreams,
     look_up, price, tell_part, types_of,
@@ -46,12 +47,12 @@ pub enum ChildError {
     Write(#[source] io::Error),
 }
 
-/// Serves the daemon on standard input until it closes.
+/// Serves the daemon on standard input until it closes. `listens` is whether it may have a DNS front.
 ///
 /// # Errors
 /// When rights cannot be given up or the conversation breaks.
-pub fn run() -> Result<(), ChildError> {
-    crate::confine::witness().map_err(ChildError::Rights)?;
+pub fn run(listens: bool) -> Result<(), ChildError> {
+    crate::confine::witness(listens).map_err(ChildError::Rights)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -92,6 +93,9 @@ struct Witness {
     system: SystemResolvers,
     /// Answers of look-ups that go on; the sending end is for every look-up.
     parts: (mpsc::Sender<Part>, mpsc::Receiver<Part>),
+    front: Option<Front>,
+    /// How the front is to be run; tried again while it cannot be.
+    front_wanted: Option<FrontV1>,
     health: HealthV1,
     reported: HealthV1,
 }
@@ -115,6 +119,8 @@ impl Witness {
             refreshes: Arc::new(Semaphore::new(REFRESHES_MAX)),
             system: SystemResolvers::new(),
             parts: mpsc::channel(PARTS_MAX),
+            front: None,
+            front_wanted: None,
             health: HealthV1::default(),
             reported: HealthV1::default(),
         }
@@ -148,11 +154,16 @@ impl Witness {
                         self.answer(done).await?;
                     }
                 }
+                event = front::next(&mut self.front) => self.handle_front(event).await?,
                 () = sleep_until(wake) => {}
             }
             if Instant::now() >= next_health {
                 next_health = Instant::now() + HEALTH_EVERY;
                 self.connect();
+                self.open_front().await?;
+                if let Some(front) = &mut self.front {
+                    front.tick(self.upstreams.as_ref());
+                }
                 self.report_health().await?;
             }
         }
@@ -177,6 +188,23 @@ impl Witness {
                 }
                 ToWitness::Lookup(lookup) => self.look_up(lookup).await?,
                 ToWitness::Sample(sample) => self.sample(&sample),
+                ToWitness::Front(wanted) => self.set_front(wanted).await?,
+                ToWitness::Permit(permit) => {
+                    if let Some(front) = &mut self.front {
+                        let (sought, news) = front.permit(&permit);
+                        if let Some(sought) = sought {
+                            self.forward(sought);
+                        }
+                        if let Some(news) = news {
+                            self.send(&news).await?;
+                        }
+                    }
+                }
+                ToWitness::Release(release) => {
+                    if let Some(front) = &mut self.front {
+                        front.release(&release);
+                    }
+                }
             }
         }
         Ok(())
@@ -207,6 +235,51 @@ impl Witness {
                 self.upstreams = Some(upstreams);
             }
             Err(error) => tracing::warn!(%error, "no resolver to ask"),
+        }
+    }
+
+    async fn set_front(&mut self, wanted: Option<FrontV1>) -> Result<(), ChildError> {
+        if self.front.as_ref().map(Front::settings) == wanted.as_ref() {
+            return Ok(());
+        }
+        // Its sockets close before others open.
+        self.front = None;
+        self.front_wanted = wanted;
+        self.open_front().await
+    }
+
+    async fn open_front(&mut self) -> Result<(), ChildError> {
+        let Some(wanted) = self.front_wanted.clone().filter(|_| self.front.is_none()) else {
+            return Ok(());
+        };
+        let state = match Front::open(wanted) {
+            Ok(mut front) => {
+                front.tick(self.upstreams.as_ref());
+                let state = front.state().clone();
+                self.front = Some(front);
+                state
+            }
+            Err(error) => FrontStateV1::Failed(error.to_string()),
+        };
+        self.send(&FromWitness::Front(state)).await
+    }
+
+    async fn handle_front(&mut self, event: Event) -> Result<(), ChildError> {
+        let news = self.front.as_mut().map(|front| front.handle(event));
+        for message in news.unwrap_or_default() {
+            self.send(&message).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a client's question to the resolvers, within the front's share.
+    fn forward(&mut self, sought: Sought) {
+        let now_ms = self.now_ms();
+        let Some(front) = &mut self.front else { return };
+        let upstreams = self.upstreams.clone();
+        match upstreams.filter(|_| self.budget.take(Purpose::Front, 1, now_ms)) {
+            Some(upstreams) => front.forward(sought, upstreams),
+            None => front.give_up(&sought),
         }
     }
 
@@ -418,6 +491,9 @@ impl Witness {
     async fn report_health(&mut self) -> Result<(), ChildError> {
         self.health.watched = u64::try_from(self.schedule.len()).unwrap_or(u64::MAX);
         self.health.suspended = self.upstreams.as_ref().map_or(0, Upstreams::suspended);
+        if let Some(front) = &self.front {
+            self.health.front = front.health();
+        }
         if self.health == self.reported {
             return Ok(());
         }

@@ -11,17 +11,21 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use inspect::{Answer, Bindings, Known, Sought};
+use ipc::record::DnsLineV1;
 use ipc::witness::{AnswerOutcome, AnswerV1, Configure, NAMES_PER_MESSAGE_MAX, ToWitness};
 use policy::{Name, Snapshot};
 
-use super::learnt::{Learning, LearntNames};
+use super::learnt::{Learning, LearntNames, PER_CLIENT_AND_PATTERN};
 use super::rotation::{Rotations, Shown};
 use super::spending::Spending;
 use crate::bindings::{BindingStore, BindingWriter, Saved, Seen};
 
 mod asking;
+mod front;
 
 use asking::{ONCE_MS, Waiting};
+pub(super) use front::FrontCounts;
+use front::FrontDesk;
 
 /// Keeps the watched names and the waiting look-ups.
 #[derive(Debug)]
@@ -44,6 +48,7 @@ pub(super) struct Desk {
     rotations: Rotations,
     priming: Option<Priming>,
     saved: Option<Saved>,
+    front: FrontDesk,
     not_global: usize,
     swept_ms: u64,
 }
@@ -70,6 +75,10 @@ pub(super) enum Action {
     Primed { generation: u64 },
     /// A name resolves to suspiciously many new addresses.
     Alarm { name: Name },
+    /// A line of the DNS log.
+    Log(Box<DnsLineV1>),
+    /// An address that no inventory knows asks the DNS front.
+    Unknown(IpAddr),
 }
 
 impl Desk {
@@ -91,6 +100,7 @@ impl Desk {
             spending: Spending::default(),
             priming: None,
             saved,
+            front: FrontDesk::default(),
             not_global: 0,
             swept_ms: 0,
         }
@@ -99,6 +109,9 @@ impl Desk {
     /// Says everything again to a witness that has just started.
     pub(super) fn greet(&self, actions: &mut Vec<Action>) {
         actions.push(Action::Tell(ToWitness::Configure(self.settings.clone())));
+        if self.listens() {
+            actions.push(self.tell_front());
+        }
         tell_names(self.watched.iter().cloned().collect(), true, actions);
         let lookups = self.waiting.values().filter_map(Waiting::under_way);
         actions.extend(lookups.map(|lookup| Action::Tell(ToWitness::Lookup(lookup))));
@@ -123,6 +136,7 @@ impl Desk {
         self.unanswered.extend(added.iter().cloned());
         self.exact = exact;
         self.policy = Some(Arc::clone(&policy));
+        self.adopt_front(&policy, actions);
         self.restore(now_ms);
         let unanswered = |name: &&Name| self.store.is_known(name) == Known::Priming;
         self.priming = Some(Priming {
@@ -315,7 +329,9 @@ impl Desk {
             let mut wanted = self.exact.contains(&name);
             if let (false, Some(client)) = (wanted, kept.client) {
                 let used_ms = |name: &Name| self.store.last_used_ms(name);
-                let learning = self.learnt.learn(&name, client, now_ms, used_ms);
+                let learning =
+                    self.learnt
+                        .learn(&name, (client, PER_CLIENT_AND_PATTERN), now_ms, used_ms);
                 if let Learning::Learnt(gone) = learning {
                     self.writer.learn_name(&name, client);
                     self.writer.forget(gone.as_slice());
@@ -347,6 +363,7 @@ impl Desk {
         self.recent
             .retain(|_, (at_ms, _)| now_ms.saturating_sub(*at_ms) < ONCE_MS);
         self.spending.sweep(now_ms);
+        self.sweep_front(now_ms);
         let (store, learnt) = (&self.store, &self.learnt);
         let is_used =
             |name: &Name| learnt.contains(name) || in_use(store.last_used_ms(name), now_ms);

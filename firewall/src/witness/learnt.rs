@@ -56,12 +56,12 @@ impl LearntNames {
         true
     }
 
-    /// Learns a name that a client brought up; beyond its limit the one of the same client and
+    /// Learns a name that a client brought up; beyond what it may have of one pattern the one of the same client and
     /// pattern that was used longest ago goes. `used_ms` tells when a flow last used a name.
     pub(super) fn learn(
         &mut self,
         name: &Name,
-        client: IpAddr,
+        (client, most): (IpAddr, usize),
         now_ms: u64,
         used_ms: impl Fn(&Name) -> u64,
     ) -> Learning {
@@ -71,7 +71,7 @@ impl LearntNames {
         };
         let of_client = |learnt: &Learnt| learnt.client == client && learnt.pattern == pattern;
         let mut gone = None;
-        if self.held.get(&(client, pattern)).copied().unwrap_or(0) >= PER_CLIENT_AND_PATTERN {
+        if self.held.get(&(client, pattern)).copied().unwrap_or(0) >= most {
             let oldest = self
                 .names
                 .iter()
@@ -139,7 +139,8 @@ fn patterns(policy: &Snapshot) -> Vec<Pattern> {
     patterns
 }
 
-const PER_CLIENT_AND_PATTERN: usize = 64;
+/// Learnt names of one client under one pattern.
+pub(super) const PER_CLIENT_AND_PATTERN: usize = 64;
 /// Learnt names of all clients together: what they take of memory and of the refresh share stays
 /// small whoever owns the zones.
 const NAMES_MAX: usize = 16_384;

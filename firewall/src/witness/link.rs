@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 
 use caps::{CapSet, Capability};
 use ipc::framing::{self, Decoder};
-use ipc::witness::{FromWitness, HealthV1, MESSAGE_BYTES_MAX, ToWitness};
+use ipc::witness::{FromWitness, FrontStateV1, HealthV1, MESSAGE_BYTES_MAX, ToWitness};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::desk::{Action, Desk};
@@ -30,16 +30,27 @@ pub(super) struct Link {
     audience: Box<dyn Audience>,
     clock: Clock,
     user: String,
-    state: Arc<AtomicU8>,
-    totals: Arc<DnsTotals>,
+    reports: Reports,
     process: Option<Process>,
     restart_ms: u64,
     failures: u32,
     health: HealthV1,
 }
 
+/// What other threads look at.
+pub(super) struct Reports {
+    /// How the process is.
+    pub(super) state: Arc<AtomicU8>,
+    /// How the DNS front is.
+    pub(super) front: Arc<Mutex<Option<FrontStateV1>>>,
+    /// What both have done.
+    pub(super) totals: Arc<DnsTotals>,
+}
+
 struct Process {
     child: Child,
+    /// Whether it may have the DNS front.
+    listens: bool,
     socket: UnixStream,
     decoder: Decoder,
     started_ms: u64,
@@ -52,8 +63,7 @@ impl Link {
         audience: Box<dyn Audience>,
         clock: Clock,
         user: String,
-        state: Arc<AtomicU8>,
-        totals: Arc<DnsTotals>,
+        reports: Reports,
     ) -> Self {
         Self {
             desk,
@@ -61,8 +71,7 @@ impl Link {
             audience,
             clock,
             user,
-            state,
-            totals,
+            reports,
             process: None,
             restart_ms: 0,
             failures: 0,
@@ -113,7 +122,10 @@ impl Link {
                 Order::Used { name, addr } => {
                     self.desk.used(&name, addr, now_ms, &mut actions);
                 }
-                Order::Adopt(policy) => self.desk.adopt(policy, now_ms, &mut actions),
+                Order::Adopt(policy) => {
+                    self.desk.adopt(policy, now_ms, &mut actions);
+                    self.exchange(now_ms);
+                }
                 Order::Stop => return false,
             }
         }
@@ -133,6 +145,13 @@ impl Link {
                                 .answered(&answer, self.clock.mono_ms(), &mut actions);
                         }
                         FromWitness::Health(health) => self.note_health(health),
+                        FromWitness::Asked(asked) => {
+                            self.desk.asked(&asked, self.clock.now(), &mut actions);
+                        }
+                        FromWitness::Found(found) => {
+                            self.desk.found(&found, self.clock.now(), &mut actions);
+                        }
+                        FromWitness::Front(state) => self.note_front(Some(state)),
                     }
                 }
                 self.perform(actions);
@@ -181,6 +200,8 @@ impl Link {
                 }
                 Action::Primed { generation } => self.audience.primed(generation),
                 Action::Alarm { name } => self.audience.alarm(&name),
+                Action::Log(line) => self.audience.log(line),
+                Action::Unknown(address) => self.audience.unknown(address),
             }
         }
     }
@@ -213,21 +234,45 @@ impl Link {
         if self.process.is_some() || now_ms < self.restart_ms {
             return;
         }
-        match spawn(&self.user) {
+        let listens = self.desk.listens();
+        match spawn(&self.user, listens) {
             Ok((child, socket)) => {
                 let decoder = Decoder::new(MESSAGE_BYTES_MAX);
                 self.process = Some(Process {
                     child,
+                    listens,
                     socket,
                     decoder,
                     started_ms: now_ms,
                 });
-                self.state.store(ANSWERING, Ordering::Relaxed);
+                self.reports.state.store(ANSWERING, Ordering::Relaxed);
                 let mut actions = Vec::new();
                 self.desk.greet(&mut actions);
                 self.perform(actions);
             }
             Err(error) => self.lose(&error),
+        }
+    }
+
+    /// Ends a process that may listen and need not, or must and may not; the next one is told everything again.
+    fn exchange(&mut self, now_ms: u64) {
+        let listens = self.desk.listens();
+        if !listens {
+            self.note_front(None);
+        }
+        if let Some(mut process) = self.process.take_if(|process| process.listens != listens) {
+            end(&mut process.child);
+            self.health = HealthV1::default();
+            self.restart_ms = now_ms;
+        }
+    }
+
+    fn note_front(&self, state: Option<FrontStateV1>) {
+        if let Some(state) = &state {
+            tracing::info!(?state, "the DNS front");
+        }
+        if let Ok(mut front) = self.reports.front.lock() {
+            *front = state;
         }
     }
 
@@ -242,37 +287,48 @@ impl Link {
                 self.failures = 0;
             }
         }
-        self.state.store(RESTARTING, Ordering::Relaxed);
+        self.reports.state.store(RESTARTING, Ordering::Relaxed);
         self.failures = self.failures.saturating_add(1);
         let wait_ms = RESTART_MIN_MS << self.failures.saturating_sub(1).min(6);
         self.restart_ms = now_ms.saturating_add(wait_ms.min(RESTART_MAX_MS));
+        if self.desk.listens() {
+            self.note_front(Some(FrontStateV1::Checking));
+        }
         self.health = HealthV1::default();
     }
 
     /// Questions were asked and none answered since the last report: the resolver is away.
     fn note_health(&mut self, health: HealthV1) {
-        self.totals.add(&self.health, &health);
+        self.reports.totals.add(&self.health, &health);
         let (learnt, rotating) = self.desk.counts();
-        self.totals.set_names(learnt, rotating);
-        self.totals.note_not_global(self.desk.take_not_global());
+        self.reports.totals.set_names(learnt, rotating);
+        self.reports
+            .totals
+            .note_not_global(self.desk.take_not_global());
+        self.reports
+            .totals
+            .add_front(&self.desk.take_front_counts());
         let asked = health.asked.saturating_sub(self.health.asked);
         let answered = health.answered.saturating_sub(self.health.answered);
         if answered > 0 {
-            self.state.store(ANSWERING, Ordering::Relaxed);
+            self.reports.state.store(ANSWERING, Ordering::Relaxed);
         } else if asked > 0 {
-            self.state.store(UNANSWERED, Ordering::Relaxed);
+            self.reports.state.store(UNANSWERED, Ordering::Relaxed);
         }
         self.health = health;
     }
 }
 
-fn spawn(user: &str) -> io::Result<(Child, UnixStream)> {
+fn spawn(user: &str, listens: bool) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     // The running binary itself, even when its path leads to another one by now or cannot be
     // walked by the witness's user.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("postern").arg("witness").env_clear();
+    if listens {
+        command.arg("--listen");
+    }
     command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
     if let Some(filter) = std::env::var_os("RUST_LOG") {
         command.env("RUST_LOG", filter);

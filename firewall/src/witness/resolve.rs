@@ -5,12 +5,13 @@
 //! onto another across two answers. Each resolver has pools of its own, so that an address can be
 //! traced to the resolver that named it, and so that one dead resolver is remembered as dead.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hickory_resolver::net::NetError;
+use hickory_resolver::proto::op::DnsResponse;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use ipc::witness::AnswerOutcome;
 use tokio::task::JoinSet;
@@ -25,6 +26,24 @@ pub(super) use answer::{Finding, Merge};
 pub(super) use lookup::{Asked, Done, Part, Question, Tally, look_up, price, tell_part, types_of};
 pub(super) use system::SystemResolvers;
 use upstream::Upstream;
+
+/// What one question brought.
+#[derive(Debug)]
+pub(super) struct Heard {
+    /// Its addresses, and how it ended.
+    pub(super) finding: Finding,
+    /// What the resolver sent, or why it sent nothing of use.
+    pub(super) result: Result<DnsResponse, NetError>,
+}
+
+impl Heard {
+    fn failed(outcome: AnswerOutcome) -> Self {
+        Self {
+            finding: Finding::failed(outcome),
+            result: Err(NetError::NoConnections),
+        }
+    }
+}
 
 /// Asks the configured resolvers.
 #[derive(Clone, Debug)]
@@ -65,10 +84,7 @@ impl Upstreams {
         u64::try_from(suspended.count()).unwrap_or(u64::MAX)
     }
 
-    /// Asks for one record type until somebody gives an answer of use or `patience` ends.
-    ///
-    /// Sample number n begins with the n-th resolver in good health. One that fails is followed
-    /// by the next at once; one that is silent for [`HEDGE`] by the next beside it.
+    /// What [`Upstreams::hear`] finds of addresses.
     pub(super) async fn ask(
         &self,
         name: &Name,
@@ -76,12 +92,27 @@ impl Upstreams {
         sample: usize,
         patience: Duration,
     ) -> Finding {
+        let heard = self.hear(name, record_type, sample, patience).await;
+        heard.finding
+    }
+
+    /// Asks for one record type until somebody gives an answer of use or `patience` ends.
+    ///
+    /// Sample number n begins with the n-th resolver in good health. One that fails is followed
+    /// by the next at once; one that is silent for [`HEDGE`] by the next beside it.
+    pub(super) async fn hear(
+        &self,
+        name: &Name,
+        record_type: RecordType,
+        sample: usize,
+        patience: Duration,
+    ) -> Heard {
         let deadline = Instant::now() + patience;
         self.probe(name, record_type);
         let mut rest = self.order(sample).into_iter();
         let mut under_way: Vec<Arc<Upstream>> = Vec::new();
         let mut pending = JoinSet::new();
-        let mut failure = Finding::failed(AnswerOutcome::TimedOut);
+        let mut failure = Heard::failed(AnswerOutcome::TimedOut);
         let mut next_start = Instant::now();
         let (mut next_resend, mut resends) = (Instant::now() + RESEND, RESENDS_MAX);
         loop {
@@ -90,8 +121,8 @@ impl Upstreams {
                 under_way.push(Arc::clone(&server));
                 let name = name.clone();
                 pending.spawn(async move {
-                    let finding = server.ask(&name, record_type, sample).await;
-                    (server, finding)
+                    let heard = server.ask(&name, record_type, sample).await;
+                    (server, heard)
                 });
                 next_start = Instant::now() + HEDGE;
             }
@@ -112,15 +143,15 @@ impl Upstreams {
                 wake = wake.min(next_resend);
             }
             tokio::select! {
-                Some(Ok((server, mut finding))) = pending.join_next() => {
+                Some(Ok((server, mut heard))) = pending.join_next() => {
                     under_way.retain(|waiting| !Arc::ptr_eq(waiting, &server));
-                    if finding.is_conclusive() {
+                    if heard.finding.is_conclusive() {
                         // Overtaken after its time: the next question begins elsewhere.
                         under_way.iter().for_each(|silent| silent.note_silence());
-                        finding.failed_over = !self.is_first(&server, sample);
-                        return finding;
+                        heard.finding.failed_over = !self.is_first(&server, sample);
+                        return heard;
                     }
-                    failure = finding;
+                    failure = heard;
                     next_start = Instant::now();
                 }
                 () = sleep_until(wake) => {}
@@ -130,6 +161,36 @@ impl Upstreams {
                 return failure;
             }
         }
+    }
+
+    /// Where they are, the preferred one first.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let addresses = self.servers.iter().map(|server| server.address());
+        addresses.map(|address| address.to_string()).collect()
+    }
+
+    /// Asks each resolver for a name of its own; what each named within [`PROBE_PATIENCE`].
+    pub(super) async fn ask_each(
+        &self,
+        names: &[Name],
+        record_type: RecordType,
+    ) -> Vec<(String, Vec<IpAddr>)> {
+        let mut pending = JoinSet::new();
+        for (server, name) in self.servers.iter().cloned().zip(names.iter().cloned()) {
+            pending.spawn(async move {
+                let asked = server.ask(&name, record_type, 0);
+                let heard = tokio::time::timeout(PROBE_PATIENCE, asked).await.ok()?;
+                let named = heard
+                    .finding
+                    .addresses
+                    .iter()
+                    .map(|it| it.address)
+                    .collect();
+                Some((server.address().to_string(), named))
+            });
+        }
+        let answers = pending.join_all().await;
+        answers.into_iter().flatten().collect()
     }
 
     /// The order in which to ask for sample number `sample`.

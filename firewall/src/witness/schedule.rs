@@ -182,6 +182,8 @@ pub(super) struct Budget {
 /// What a question is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
+    /// A client asked the DNS front.
+    Front,
     /// A packet waits for it.
     Miss,
     /// A name has just entered the policy.
@@ -216,6 +218,7 @@ impl Budget {
     /// share of misses, and samples leave half of the refresh share to names gone stale.
     pub(super) fn take(&mut self, purpose: Purpose, questions: u64, now_ms: u64) -> bool {
         match purpose {
+            Purpose::Front => self.front.take(questions, now_ms),
             Purpose::Miss => {
                 self.misses.take(questions, now_ms) || self.front.take(questions, now_ms)
             }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipc::witness::HealthV1;
 
+use super::desk::FrontCounts;
+
 /// Totals since the daemon started, over every process it had as witness, and how many there are
 /// now of what is counted now.
 #[derive(Debug, Default)]
@@ -20,6 +22,22 @@ pub struct DnsTotals {
     suspended: AtomicU64,
     learnt: AtomicU64,
     rotating: AtomicU64,
+    front: FrontTotals,
+}
+
+/// What the DNS front did.
+#[derive(Debug, Default)]
+struct FrontTotals {
+    questions: AtomicU64,
+    passed: AtomicU64,
+    cached: AtomicU64,
+    refused: AtomicU64,
+    ignored: AtomicU64,
+    malformed: AtomicU64,
+    limited: AtomicU64,
+    over_budget: AtomicU64,
+    withheld: AtomicU64,
+    unlogged: AtomicU64,
 }
 
 impl DnsTotals {
@@ -35,8 +53,28 @@ impl DnsTotals {
         count(&self.failed, |health| health.failed);
         count(&self.failed_over, |health| health.failed_over);
         count(&self.dropped, |health| health.addresses_dropped);
+        let front = &self.front;
+        count(&front.questions, |health| health.front.questions);
+        count(&front.cached, |health| health.front.cached);
+        count(&front.malformed, |health| health.front.malformed);
+        count(&front.limited, |health| health.front.limited);
+        count(&front.over_budget, |health| health.front.over_budget);
         self.watched.store(now.watched, Ordering::Relaxed);
         self.suspended.store(now.suspended, Ordering::Relaxed);
+    }
+
+    /// Adds what was decided of questions to the front.
+    pub(super) fn add_front(&self, counts: &FrontCounts) {
+        let front = &self.front;
+        for (total, count) in [
+            (&front.passed, counts.passed),
+            (&front.refused, counts.refused),
+            (&front.ignored, counts.ignored),
+            (&front.withheld, counts.withheld),
+            (&front.unlogged, counts.unlogged),
+        ] {
+            total.fetch_add(count, Ordering::Relaxed);
+        }
     }
 
     /// Notes how many names are known because of a pattern, and how many rotate.
@@ -53,7 +91,7 @@ impl DnsTotals {
     }
 
     /// What only grows: the metric's name, its meaning in a few words, the number.
-    pub fn counters(&self) -> [(&'static str, &'static str, u64); 8] {
+    pub fn counters(&self) -> [(&'static str, &'static str, u64); 18] {
         let of = |total: &AtomicU64| total.load(Ordering::Relaxed);
         [
             ("dns_lookups", "Look-ups and samples begun", of(&self.asked)),
@@ -91,6 +129,56 @@ impl DnsTotals {
                 "dns_addresses_not_global",
                 "Addresses in answers that may never be bound",
                 of(&self.not_global),
+            ),
+            (
+                "dns_front_questions",
+                "Messages received by the DNS front",
+                of(&self.front.questions),
+            ),
+            (
+                "dns_front_passed",
+                "Answers of resolvers that the DNS front passed on",
+                of(&self.front.passed),
+            ),
+            (
+                "dns_front_cached",
+                "Of these, given out of memory",
+                of(&self.front.cached),
+            ),
+            (
+                "dns_front_refused",
+                "Questions answered by the DNS front itself, nobody was asked",
+                of(&self.front.refused),
+            ),
+            (
+                "dns_front_ignored",
+                "Questions of unknown sources, or beyond the names one may learn",
+                of(&self.front.ignored),
+            ),
+            (
+                "dns_front_malformed",
+                "Messages to the DNS front that were no question it answers",
+                of(&self.front.malformed),
+            ),
+            (
+                "dns_front_limited",
+                "Questions beyond what one source may ask, or that may wait",
+                of(&self.front.limited),
+            ),
+            (
+                "dns_front_over_budget",
+                "Questions not passed on, the budget was spent",
+                of(&self.front.over_budget),
+            ),
+            (
+                "dns_front_withheld",
+                "Addresses taken out of answers, they may never be bound",
+                of(&self.front.withheld),
+            ),
+            (
+                "dns_front_unlogged",
+                "Refused questions without a line, their source made too many",
+                of(&self.front.unlogged),
             ),
         ]
     }

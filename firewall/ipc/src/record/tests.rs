@@ -107,6 +107,7 @@ fn dns_line_has_the_published_fields() {
         qtype: Text::from_static("A"),
         rcode: Text::from_static("NXDOMAIN"),
         answers: Vec::new(),
+        would_reason: None,
         generation: 7,
         policy_id: "0123456789abcdef".into(),
         appliance: "i-0fff".into(),

@@ -515,9 +515,10 @@ fn the_syn_gate_opens_no_wider_than_the_rules_on_that_port() {
     );
     let observing = policy("address_mismatch = \"observe\"", &rules[..1]);
     assert_eq!(gate_on(&observing, 443, "2026-12-31"), SynGate::Open);
-    // Not acted on, it is said: a pattern whose addresses nobody hands out would reach nothing.
     let fronted = policy("dns_front = \"enforce\"", &rules[1..2]);
-    assert_eq!(gate_on(&fronted, 8443, "2026-12-31"), SynGate::Open);
+    assert_eq!(gate_on(&fronted, 8443, "2026-12-31"), SynGate::Exact);
+    let watched = policy("dns_front = \"observe\"", &rules[1..2]);
+    assert_eq!(gate_on(&watched, 8443, "2026-12-31"), SynGate::Open);
     let deployment = policy("see_thru = \"2026-12-31\"", &[]);
     assert_eq!(gate_on(&deployment, 1, "2026-12-31"), SynGate::Open);
 }

@@ -149,14 +149,15 @@ pub(super) const QUEUE: &[c_long] = &[
     libc::SYS_poll,
 ];
 
+/// What a witness without the DNS front has no use for.
+pub(super) const LISTEN: &[c_long] = &[libc::SYS_listen, libc::SYS_accept, libc::SYS_accept4];
+
 /// What a witness has no use for, beside [`NEVER`].
 pub(super) const WITNESS_NEVER: &[c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_kill,
     libc::SYS_tkill,
-    libc::SYS_listen,
-    libc::SYS_accept4,
     libc::SYS_openat2,
     libc::SYS_truncate,
     libc::SYS_fchmod,

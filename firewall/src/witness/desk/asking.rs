@@ -6,7 +6,7 @@ use inspect::{Answer, Bindings, Known, Query, Sought, Why};
 use ipc::witness::{Lookup, ToWitness};
 
 use super::{Action, Desk};
-use crate::witness::learnt::Learning;
+use crate::witness::learnt::{Learning, PER_CLIENT_AND_PATTERN};
 use crate::witness::spending::Charge;
 
 /// A look-up that packets wait for.
@@ -187,16 +187,18 @@ impl Desk {
     }
 
     /// Learns a name that only a pattern covers, within the pattern's limits.
-    fn learn_name(&mut self, query: &Query, now_ms: u64) -> bool {
-        let name = &query.sought.name;
-        if !self
+    pub(super) fn learn_name(&mut self, query: &Query, now_ms: u64) -> bool {
+        let charged = self
             .spending
-            .charge(query.client, Charge::Learnt, 0, now_ms)
-        {
-            return false;
-        }
+            .charge(query.client, Charge::Learnt, 0, now_ms);
+        charged && self.learn_uncharged(query, PER_CLIENT_AND_PATTERN, now_ms)
+    }
+
+    /// The same for whoever may have `most` names under each pattern, as fast as it asks.
+    pub(super) fn learn_uncharged(&mut self, query: &Query, most: usize, now_ms: u64) -> bool {
+        let (name, client) = (&query.sought.name, query.client);
         let used_ms = |name: &policy::Name| self.store.last_used_ms(name);
-        match self.learnt.learn(name, query.client, now_ms, used_ms) {
+        match self.learnt.learn(name, (client, most), now_ms, used_ms) {
             Learning::Refused => false,
             Learning::Learnt(gone) => {
                 if let Some(gone) = gone {

@@ -15,7 +15,7 @@ use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use ipc::witness::{AnswerOutcome, SourceV1};
 use tokio::time::Instant;
 
-use super::{Finding, SAMPLES_MAX};
+use super::{Finding, Heard, SAMPLES_MAX};
 
 /// One resolver.
 pub(super) struct Upstream {
@@ -59,23 +59,29 @@ impl Upstream {
         })
     }
 
+    /// Where it is.
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Asks one question, over TCP when the answer does not fit a datagram or when its question
     /// came back in another case than it was sent.
-    pub(super) async fn ask(&self, name: &Name, record_type: RecordType, sample: usize) -> Finding {
+    pub(super) async fn ask(&self, name: &Name, record_type: RecordType, sample: usize) -> Heard {
         let Some(pool) = self.pools.get(sample).or_else(|| self.pools.first()) else {
-            return Finding::failed(AnswerOutcome::ServerFailure);
+            return Heard::failed(AnswerOutcome::ServerFailure);
         };
         let mut options = DnsRequestOptions::default();
         options.use_edns = true;
         options.recursion_desired = true;
         let query = Query::query(name.clone(), record_type);
-        let mut finding = match pool.lookup(query, options).first_answer().await {
-            Ok(response) => Finding::of_message(&response, name, record_type),
-            Err(error) => Finding::of_error(&error),
+        let result = pool.lookup(query, options).first_answer().await;
+        let mut finding = match &result {
+            Ok(response) => Finding::of_message(response, name, record_type),
+            Err(error) => Finding::of_error(error),
         };
         if finding.outcome == AnswerOutcome::TimedOut {
             self.note_silence();
@@ -86,7 +92,7 @@ impl Upstream {
             upstream: self.address.to_string(),
             record_type: record_type.to_string(),
         }];
-        finding
+        Heard { finding, result }
     }
 
     /// Notes that a question met silence.
