@@ -1,4 +1,4 @@
-//! What the tests of a tier have really brought about: each notes which reasons its Postern's flow log held and which
+//! What the tests of a tier have really brought about: each notes which reasons its Postern's flow and DNS logs held and which
 //! metrics were above zero, and the suite looks afterwards whether one of those that are promised never came up.
 
 use std::collections::BTreeSet;
@@ -69,14 +69,15 @@ pub fn page(text: &str) {
     note(&raised.collect::<Vec<_>>());
 }
 
-/// Notes the reasons in a flow log.
+/// Notes the reasons in the logs of flows and of questions.
 pub fn reasons(logs: &Logs) {
     if std::env::var_os(FOLDER).is_none() {
         return;
     }
-    let lines = logs.lines("flow");
+    let lines = ["flow", "dns"].map(|log| logs.lines(log));
     let refused = lines
         .iter()
+        .flatten()
         .filter(|line| line.text("outcome") == "disallowed");
     let found = refused.map(|line| format!("reason {}", line.text("reason")));
     note(&found.collect::<Vec<_>>());

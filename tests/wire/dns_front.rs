@@ -58,10 +58,10 @@ ports = "443"
     )
 }
 
-const ENFORCED: &str = "dns_front = \"enforce\"";
+pub(crate) const ENFORCED: &str = "dns_front = \"enforce\"";
 
 /// Our address on the clients' side.
-fn near(family: Family) -> SocketAddr {
+pub(crate) fn near(family: Family) -> SocketAddr {
     let address: IpAddr = match family {
         Family::V4 => Ipv4Addr::new(10, 77, 1, 1).into(),
         Family::V6 => "fd77:1::1".parse().unwrap(),
@@ -85,7 +85,7 @@ impl<'t> Fronted<'t> {
         Self::with(lab, ENFORCED, "")
     }
 
-    fn with(lab: &'t Topology, preferences: &str, config: &str) -> Self {
+    pub(crate) fn with(lab: &'t Topology, preferences: &str, config: &str) -> Self {
         let dns = lab.double(DOUBLE).unwrap();
         dns.set(
             "listed.good.example",

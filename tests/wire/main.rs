@@ -21,6 +21,7 @@ mod dns_answers;
 mod dns_bad_input;
 mod dns_child;
 mod dns_front;
+mod dns_front_limits;
 mod dns_front_rotating;
 mod dns_scale;
 mod dns_scan;

@@ -6,8 +6,9 @@ use std::process::Stdio;
 
 use e2e::cloud::Google;
 use e2e::daemon::{self, Daemon};
+use e2e::dns::{RecordType, Stub};
 use e2e::netns::Namespace;
-use e2e::topology::Topology;
+use e2e::topology::{API, Asker, Family, Topology};
 
 const FORWARDED: &str = "10.77.9.9";
 const FOLDER: &str = "instance/network-interfaces";
@@ -47,7 +48,9 @@ fn probe_to_forwarded_ip_is_answered_from_that_ip() {
     google.set_metadata(&format!("{FOLDER}/0/ip"), "203.0.113.1");
     google.set_metadata(&format!("{FOLDER}/1/forwarded-ips/0"), FORWARDED);
     let lab = Topology::new().unwrap();
-    let _daemon = Daemon::start(&lab, daemon::INVENTORY).unwrap();
+    let preferences = "[preferences]\ndns_front = \"enforce\"";
+    let inventory = daemon::INVENTORY.replace("[preferences]", preferences);
+    let _daemon = Daemon::start(&lab, &inventory).unwrap();
     // Where probes come from is no client: a machine beside the servers, whose packets keep the balancer's address.
     let route = format!("route add {FORWARDED}/32 via 203.0.113.1\n");
     lab.internet.ip(&route).unwrap();
@@ -77,6 +80,13 @@ fn probe_to_forwarded_ip_is_answered_from_that_ip() {
     let answers = outside.matching(|seen| seen.from.port() == 1042);
     assert!(!answers.is_empty(), "nothing was captured");
     assert!(answers.iter().all(|seen| seen.from == probe), "{answers:?}");
+    // And so is a question to the DNS front.
+    let client = Asker::Workload.address(Family::V4);
+    let front = SocketAddr::new(probe.ip(), 53);
+    let told = Stub::new(&lab.client, client, front).insist(API.name, RecordType::A);
+    let told = told.unwrap();
+    assert_eq!(told.from, front);
+    assert_eq!(told.addresses(), [API.address(Family::V4)]);
     // No other port of it is open.
     assert!(!lab.internet.accepts(SocketAddr::new(probe.ip(), 22)));
     // Taken away, it is given up; what the machine had by itself stays.

@@ -2,11 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::netns::Namespace;
 
@@ -122,11 +128,32 @@ impl<'n> Stub<'n> {
         self.namespace.enter(exchange)?
     }
 
+    /// Opens a connection, from this address.
+    fn connect(&self) -> Result<TcpStream> {
+        let family = if self.server.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
+        let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        // On Linux the time-out for sending is also the one for connecting.
+        let patience = i64::try_from(self.patience.as_millis())?;
+        setsockopt(
+            &socket,
+            sockopt::SendTimeout,
+            &TimeVal::milliseconds(patience),
+        )?;
+        let from = SocketAddr::new(self.from, 0);
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(from))?;
+        connect(socket.as_raw_fd(), &SockaddrStorage::from(self.server))?;
+        Ok(TcpStream::from(socket))
+    }
+
     /// Asks over TCP; nothing when the connection is refused, closed or silent.
     pub fn ask_tcp(&self, name: &str, record_type: RecordType) -> Result<Option<Told>> {
         let question = Self::question(name, record_type, None)?;
         let exchange = || -> Result<Option<Told>> {
-            let Ok(mut stream) = TcpStream::connect_timeout(&self.server, self.patience) else {
+            let Ok(mut stream) = self.connect() else {
                 return Ok(None);
             };
             stream

@@ -1,13 +1,15 @@
 //! As a Compute Engine instance whose cards come in the other order: every mistake first, the right thing last.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::cloud::{Firewall, Google, Machine as Vm, Pace};
+use e2e::dns::{RecordType, ResponseCode, Stub};
 use e2e::image::metadata::Role;
 use e2e::image::{Guest, Machine, Report, Setup, Stage};
-use e2e::topology::API;
+use e2e::topology::{API, Asker, EVIL, Family, RESOLVER};
 use e2e::wait;
 
 use super::{BOOT, SOON, enforces, green, told};
@@ -84,6 +86,32 @@ fn probe(stage: &Stage, guest: &mut Guest) -> Result<()> {
     let args = ["--silent", "--fail", "--max-time", "5", url.as_str()];
     let answered = wait::holds(SOON, || stage.topology.internet.run("curl", &args).is_ok());
     ensure!(answered, "no answer from {url}: {}", told(guest));
+    ask(stage, guest)
+}
+
+/// So does a client's question, whose answer the DNS front gives.
+fn ask(stage: &Stage, guest: &mut Guest) -> Result<()> {
+    let server = SocketAddr::new(FORWARDED.parse()?, 53);
+    let client = Asker::Workload.address(Family::V4);
+    let stub = Stub::new(&stage.topology.client, client, server);
+    let listed = stub.insist(API.name, RecordType::A);
+    let listed = listed.with_context(|| told(guest))?;
+    ensure!(
+        listed.from == server,
+        "{} answers for {server}",
+        listed.from
+    );
+    ensure!(
+        listed.addresses() == [API.address(Family::V4)],
+        "{listed:?}"
+    );
+    let unlisted = stub.insist(&format!("secret.{}", EVIL.name), RecordType::A)?;
+    ensure!(unlisted.code() == ResponseCode::NXDomain, "{unlisted:?}");
+    let asked = stage.topology.questions();
+    ensure!(
+        !asked.iter().any(|name| name.starts_with("secret.")),
+        "resolved: {asked:?}"
+    );
     Ok(())
 }
 
@@ -122,8 +150,10 @@ fn project() -> Result<Google> {
 fn user_data(stage: &Stage) -> String {
     format!(
         "[cloudsync.gcp]\nendpoint_url = \"{}\"\n[cloudsync.poll]\ninterval_s = 1.0\n\
-         [cloudsync.preferences]\nallow_private_answers = [\"203.0.113.0/24\"]\n",
-        stage.endpoint()
+         [cloudsync.preferences]\nallow_private_answers = [\"203.0.113.0/24\"]\ndns_front = \"enforce\"\n\
+         [postern.dns]\nupstreams = [\"{}\"]\n",
+        stage.endpoint(),
+        RESOLVER.address(Family::V4)
     )
 }
 

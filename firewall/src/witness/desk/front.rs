@@ -108,11 +108,16 @@ impl Desk {
     /// Turns the front on or off as a policy wants it.
     pub(super) fn adopt_front(&mut self, policy: &Snapshot, actions: &mut Vec<Action>) {
         let wanted = policy.preferences().dns_front != DnsFront::Off;
-        self.front.on = wanted && !self.settings.upstreams.is_empty();
+        let was = std::mem::replace(
+            &mut self.front.on,
+            wanted && !self.settings.upstreams.is_empty(),
+        );
         if !self.front.on {
             self.front.waiting.clear();
         }
-        actions.push(self.tell_front());
+        if self.front.on || was {
+            actions.push(self.tell_front());
+        }
     }
 
     pub(super) fn tell_front(&self) -> Action {

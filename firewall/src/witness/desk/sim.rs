@@ -247,7 +247,10 @@ impl World {
                 Action::Answer { sought, answer, .. } => {
                     self.inspect(|inspector, env| inspector.handle_answer(env, &sought, answer));
                 }
-                Action::Primed { .. } | Action::Alarm { .. } => {}
+                Action::Primed { .. }
+                | Action::Alarm { .. }
+                | Action::Log(_)
+                | Action::Unknown(_) => {}
             }
         }
     }
@@ -255,7 +258,10 @@ impl World {
     /// What the witness does when told.
     fn tell(&mut self, message: ToWitness) {
         match message {
-            ToWitness::Configure(_) => {}
+            ToWitness::Configure(_)
+            | ToWitness::Front(_)
+            | ToWitness::Permit(_)
+            | ToWitness::Release(_) => {}
             ToWitness::Watch { names } => {
                 for name in names {
                     self.schedule.watch(name, self.now_ms);

@@ -100,7 +100,11 @@ fn lookups(actions: &[Action]) -> usize {
 fn answers(actions: &[Action]) -> Vec<Answer> {
     let answer = |action: &Action| match action {
         Action::Answer { answer, .. } => Some(*answer),
-        Action::Tell(_) | Action::Primed { .. } | Action::Alarm { .. } => None,
+        Action::Tell(_)
+        | Action::Primed { .. }
+        | Action::Alarm { .. }
+        | Action::Log(_)
+        | Action::Unknown(_) => None,
     };
     actions.iter().filter_map(answer).collect()
 }

@@ -77,7 +77,11 @@ impl Finding {
     }
 
     /// Collects what `message` says of `name`, following aliases inside it.
-    pub(super) fn of_message(message: &Message, name: &Name, record_type: RecordType) -> Self {
+    pub(in crate::witness) fn of_message(
+        message: &Message,
+        name: &Name,
+        record_type: RecordType,
+    ) -> Self {
         if message.truncation {
             return Self::failed(AnswerOutcome::ServerFailure);
         }
