@@ -22,6 +22,8 @@ mod dns_bad_input;
 mod dns_child;
 mod dns_front;
 mod dns_front_limits;
+mod dns_front_messages;
+mod dns_front_modes;
 mod dns_front_rotating;
 mod dns_scale;
 mod dns_scan;

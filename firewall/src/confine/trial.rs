@@ -30,6 +30,8 @@ pub enum Role {
     Queue,
     /// The process that asks resolvers.
     Witness,
+    /// The same while it has the DNS front.
+    Front,
 }
 
 /// One attempt: what it was called, and how it ended.
@@ -49,9 +51,9 @@ pub fn run(
     match role {
         Role::Nobody => {}
         Role::Daemon => drop(super::daemon(config)?),
-        Role::Witness => {
+        Role::Witness | Role::Front => {
             super::daemon(config)?;
-            super::witness(false)?;
+            super::witness(role == Role::Front)?;
         }
         Role::Queue => {
             super::daemon(config)?;

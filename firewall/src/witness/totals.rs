@@ -91,7 +91,11 @@ impl DnsTotals {
     }
 
     /// What only grows: the metric's name, its meaning in a few words, the number.
-    pub fn counters(&self) -> [(&'static str, &'static str, u64); 18] {
+    pub fn counters(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        self.lookups().into_iter().chain(self.front.counters())
+    }
+
+    fn lookups(&self) -> [(&'static str, &'static str, u64); 8] {
         let of = |total: &AtomicU64| total.load(Ordering::Relaxed);
         [
             ("dns_lookups", "Look-ups and samples begun", of(&self.asked)),
@@ -130,56 +134,6 @@ impl DnsTotals {
                 "Addresses in answers that may never be bound",
                 of(&self.not_global),
             ),
-            (
-                "dns_front_questions",
-                "Messages received by the DNS front",
-                of(&self.front.questions),
-            ),
-            (
-                "dns_front_passed",
-                "Answers of resolvers that the DNS front passed on",
-                of(&self.front.passed),
-            ),
-            (
-                "dns_front_cached",
-                "Of these, given out of memory",
-                of(&self.front.cached),
-            ),
-            (
-                "dns_front_refused",
-                "Questions answered by the DNS front itself, nobody was asked",
-                of(&self.front.refused),
-            ),
-            (
-                "dns_front_ignored",
-                "Questions of unknown sources, or beyond the names one may learn",
-                of(&self.front.ignored),
-            ),
-            (
-                "dns_front_malformed",
-                "Messages to the DNS front that were no question it answers",
-                of(&self.front.malformed),
-            ),
-            (
-                "dns_front_limited",
-                "Questions beyond what one source may ask, or that may wait",
-                of(&self.front.limited),
-            ),
-            (
-                "dns_front_over_budget",
-                "Questions not passed on, the budget was spent",
-                of(&self.front.over_budget),
-            ),
-            (
-                "dns_front_withheld",
-                "Addresses taken out of answers, they may never be bound",
-                of(&self.front.withheld),
-            ),
-            (
-                "dns_front_unlogged",
-                "Refused questions without a line, their source made too many",
-                of(&self.front.unlogged),
-            ),
         ]
     }
 
@@ -206,6 +160,65 @@ impl DnsTotals {
                 "dns_resolvers_suspended",
                 "Resolvers asked last, silent lately",
                 of(&self.suspended),
+            ),
+        ]
+    }
+}
+
+impl FrontTotals {
+    /// As [`DnsTotals::counters`].
+    fn counters(&self) -> [(&'static str, &'static str, u64); 10] {
+        let of = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        [
+            (
+                "dns_front_questions",
+                "Messages received by the DNS front",
+                of(&self.questions),
+            ),
+            (
+                "dns_front_passed",
+                "Answers of resolvers that the DNS front passed on",
+                of(&self.passed),
+            ),
+            (
+                "dns_front_cached",
+                "Of these, given out of memory",
+                of(&self.cached),
+            ),
+            (
+                "dns_front_refused",
+                "Questions answered by the DNS front itself, nobody was asked",
+                of(&self.refused),
+            ),
+            (
+                "dns_front_ignored",
+                "Questions of unknown sources, or beyond the names one may learn",
+                of(&self.ignored),
+            ),
+            (
+                "dns_front_malformed",
+                "Messages to the DNS front that were no question it answers",
+                of(&self.malformed),
+            ),
+            (
+                "dns_front_limited",
+                "Questions beyond what one source may ask, or that may wait",
+                of(&self.limited),
+            ),
+            (
+                "dns_front_over_budget",
+                "Questions not passed on, the budget was spent",
+                of(&self.over_budget),
+            ),
+            (
+                "dns_front_withheld",
+                "Addresses taken out of answers, they may never be bound",
+                of(&self.withheld),
+            ),
+            (
+                "dns_front_unlogged",
+                "Refused questions without a line, their source made too many",
+                of(&self.unlogged),
             ),
         ]
     }

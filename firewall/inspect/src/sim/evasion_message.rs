@@ -165,7 +165,11 @@ fn row_55_dns_over_tls_has_no_port() {
 }
 
 /// Reasons that are decided outside the engine, by the certificate witness.
-const ELSEWHERE: [Reason; 2] = [Reason::CertificateInvalid, Reason::CertificateRevoked];
+const ELSEWHERE: [Reason; 3] = [
+    Reason::CertificateInvalid,
+    Reason::CertificateRevoked,
+    Reason::DnsRecordType,
+];
 
 #[test]
 fn every_reason_of_the_engine_has_a_test() {

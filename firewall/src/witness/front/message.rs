@@ -383,15 +383,11 @@ fn reduce_service(service: &mut SVCB, kept: &dyn Fn(IpAddr) -> bool) {
 
 /// A response code as logs have it.
 pub(super) fn code_name(code: ResponseCode) -> String {
-    match code {
-        ResponseCode::NoError => "NOERROR".to_owned(),
-        ResponseCode::FormErr => "FORMERR".to_owned(),
-        ResponseCode::ServFail => "SERVFAIL".to_owned(),
-        ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
-        ResponseCode::NotImp => "NOTIMP".to_owned(),
-        ResponseCode::Refused => "REFUSED".to_owned(),
-        other => format!("RCODE{}", u16::from(other)),
-    }
+    let named = CODES.iter().find(|(known, _)| *known == code);
+    named.map_or_else(
+        || format!("RCODE{}", u16::from(code)),
+        |(_, name)| (*name).to_owned(),
+    )
 }
 
 /// Says for how long a name that we have refused does not exist (RFC 2308, section 5).
@@ -403,6 +399,15 @@ fn start_of_authority(name: &Name) -> Record {
     Record::from_rdata(name.clone(), REFUSAL_TTL_S, RData::SOA(soa))
 }
 
+/// The codes of RFC 1035, section 4.1.1.
+const CODES: [(ResponseCode, &str); 6] = [
+    (ResponseCode::NoError, "NOERROR"),
+    (ResponseCode::FormErr, "FORMERR"),
+    (ResponseCode::ServFail, "SERVFAIL"),
+    (ResponseCode::NXDomain, "NXDOMAIN"),
+    (ResponseCode::NotImp, "NOTIMP"),
+    (ResponseCode::Refused, "REFUSED"),
+];
 /// Bytes of a message's header.
 const HEADER_BYTES: usize = 12;
 /// The flag of an answer, in the third of them.

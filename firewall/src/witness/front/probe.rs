@@ -111,18 +111,17 @@ mod tests {
 
     #[test]
     fn own_probe_is_told_from_a_foreign_one_and_from_other_names() {
-        let mut check = LoopCheck::default();
-        check.upstreams = vec!["192.0.2.1:53".to_owned(), "192.0.2.2:53".to_owned()];
+        let mut check = LoopCheck {
+            upstreams: vec!["192.0.2.1:53".to_owned(), "192.0.2.2:53".to_owned()],
+            ..LoopCheck::default()
+        };
         assert_eq!(check.note("www.example.org"), Probe::Other);
         assert_eq!(check.note("notloopcheck.invalid"), Probe::Other);
         assert_eq!(check.note("p0123-1.loopcheck.invalid"), Probe::Foreign);
         assert_eq!(check.note("loopcheck.invalid"), Probe::Other);
         assert_eq!(check.end(None), FrontStateV1::Serving);
-        let mark = Some("192.0.2.1:53".to_owned());
-        assert_eq!(
-            check.end(mark.clone()),
-            FrontStateV1::Looping(mark.unwrap())
-        );
+        let mark = "192.0.2.1:53".to_owned();
+        assert_eq!(check.end(Some(mark.clone())), FrontStateV1::Looping(mark));
         // Resolvers may write it in another case.
         let own = format!("{}-1.LoopCheck.invalid", check.own.to_ascii_uppercase());
         assert_eq!(check.note(&own), Probe::Own);

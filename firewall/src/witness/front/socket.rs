@@ -98,14 +98,15 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Option<R
     let flags = MsgFlags::MSG_DONTWAIT;
     let message =
         recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
-    let to = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::Ipv4PacketInfo(info) => Some(IpAddr::V4(Ipv4Addr::from(
-            u32::from_be(info.ipi_addr.s_addr),
-        ))),
-        ControlMessageOwned::Ipv6PacketInfo(info) => {
-            Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)))
+    let to = message.cmsgs()?.find_map(|control| {
+        if let ControlMessageOwned::Ipv4PacketInfo(info) = control {
+            let address = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+            return Some(IpAddr::V4(address));
         }
-        _ => None,
+        if let ControlMessageOwned::Ipv6PacketInfo(info) = control {
+            return Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)));
+        }
+        None
     });
     let from = message.address.as_ref().and_then(sender);
     let route = from.zip(to).map(|(from, to)| Route { from, to });

@@ -91,11 +91,11 @@ impl Fixture {
         };
         let mut actions = Vec::new();
         self.desk.asked(&asked, self.now, &mut actions);
-        let verdict = actions.iter().find_map(|action| match action {
-            Action::Tell(ToWitness::Permit(permit)) if permit.id == self.asked => {
-                Some(permit.verdict)
+        let verdict = actions.iter().find_map(|action| {
+            if let Action::Tell(ToWitness::Permit(permit)) = action {
+                return (permit.id == self.asked).then_some(permit.verdict);
             }
-            _ => None,
+            None
         });
         (verdict.unwrap(), actions)
     }
@@ -122,9 +122,11 @@ impl Fixture {
         };
         let mut actions = Vec::new();
         self.desk.found(&found, self.now, &mut actions);
-        let release = actions.iter().find_map(|action| match action {
-            Action::Tell(ToWitness::Release(release)) => Some(release.without.clone()),
-            _ => None,
+        let release = actions.iter().find_map(|action| {
+            if let Action::Tell(ToWitness::Release(release)) = action {
+                return Some(release.without.clone());
+            }
+            None
         });
         (release.unwrap(), line(actions))
     }
@@ -136,9 +138,11 @@ impl Fixture {
 }
 
 fn line(actions: Vec<Action>) -> Option<DnsLineV1> {
-    actions.into_iter().find_map(|action| match action {
-        Action::Log(line) => Some(*line),
-        _ => None,
+    actions.into_iter().find_map(|action| {
+        if let Action::Log(line) = action {
+            return Some(*line);
+        }
+        None
     })
 }
 
@@ -320,9 +324,11 @@ fn front_goes_on_and_off_with_the_policy_and_never_without_resolvers() {
     let mut fixture = Fixture::new("dns_front = \"off\"");
     assert!(!fixture.desk.listens());
     let fronts = |actions: &[Action]| -> Vec<bool> {
-        let front = |action: &Action| match action {
-            Action::Tell(ToWitness::Front(front)) => Some(front.is_some()),
-            _ => None,
+        let front = |action: &Action| {
+            if let Action::Tell(ToWitness::Front(front)) = action {
+                return Some(front.is_some());
+            }
+            None
         };
         actions.iter().filter_map(front).collect()
     };

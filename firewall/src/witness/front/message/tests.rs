@@ -30,10 +30,10 @@ fn request(record_type: RecordType, edns: Option<u16>) -> Vec<u8> {
 }
 
 fn question(record_type: RecordType, edns: Option<u16>) -> Box<Question> {
-    match read(&request(record_type, edns)) {
-        Read::Question(question) => question,
-        other => panic!("{other:?}"),
-    }
+    let Read::Question(question) = read(&request(record_type, edns)) else {
+        panic!("no question")
+    };
+    question
 }
 
 /// What is passed on of a resolver's answer to a question.
@@ -159,12 +159,12 @@ fn what_is_no_question_is_answered_with_an_error_or_not_at_all() {
     for nothing in [&answer[..], &good[..11], b""] {
         assert!(matches!(read(nothing), Read::Nothing), "{nothing:?}");
     }
-    let code = |bytes: &[u8]| match read(bytes) {
-        Read::Unanswerable(answer) => {
-            assert_eq!(answer[..2], bytes[..2]);
-            Message::from_vec(&answer).unwrap().response_code
-        }
-        other => panic!("{other:?}"),
+    let code = |bytes: &[u8]| {
+        let Read::Unanswerable(answer) = read(bytes) else {
+            panic!("no error")
+        };
+        assert_eq!(answer[..2], bytes[..2]);
+        Message::from_vec(&answer).unwrap().response_code
     };
     assert_eq!(code(&good[..good.len() - 1]), ResponseCode::FormErr);
     let mut update = good.clone();
