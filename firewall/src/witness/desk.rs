@@ -285,6 +285,7 @@ impl Desk {
         waiting
             .chain(priming)
             .chain(self.rotations.next_due_ms())
+            .chain(self.next_front_ms())
             .min()
             .map_or(sweep, |first| first.min(sweep))
     }

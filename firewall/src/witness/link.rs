@@ -89,6 +89,7 @@ impl Link {
             self.read_answers();
             let mut actions = Vec::new();
             self.desk.tick(self.clock.mono_ms(), &mut actions);
+            self.desk.tick_front(self.clock.now(), &mut actions);
             self.perform(actions);
         }
         if let Some(mut process) = self.process.take() {
@@ -268,12 +269,17 @@ impl Link {
     }
 
     fn note_front(&self, state: Option<FrontStateV1>) {
-        if let Some(state) = &state {
-            tracing::info!(?state, "the DNS front");
+        let Ok(mut front) = self.reports.front.lock() else {
+            return;
+        };
+        if *front == state {
+            return;
         }
-        if let Ok(mut front) = self.reports.front.lock() {
-            *front = state;
+        match &state {
+            Some(state) => tracing::info!(?state, "the DNS front"),
+            None => tracing::info!("the DNS front is off"),
         }
+        *front = state;
     }
 
     /// Ends a process that is of no use and plans the next one: after 100 ms, 200 ms, 400 ms

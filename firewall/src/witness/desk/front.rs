@@ -25,6 +25,9 @@ pub(super) struct FrontDesk {
     /// Whether the policy wants it and there are resolvers to ask.
     on: bool,
     waiting: HashMap<u64, Waiting>,
+    /// Questions about new names under patterns, beyond what their source may learn at once, and since when.
+    deferred: Vec<(u64, AskedV1)>,
+    again_ms: u64,
     /// Lines about refusals in this second, per source.
     said: HashMap<IpAddr, (u64, u32)>,
     /// Unknown sources told of in this second.
@@ -114,6 +117,7 @@ impl Desk {
         );
         if !self.front.on {
             self.front.waiting.clear();
+            self.front.deferred.clear();
         }
         if self.front.on || was {
             actions.push(self.tell_front());
@@ -136,6 +140,11 @@ impl Desk {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
+        self.decide(asked, now.mono_ms, now, actions);
+    }
+
+    /// Decides on a question that came at `since_ms`.
+    fn decide(&mut self, asked: &AskedV1, since_ms: u64, now: Time, actions: &mut Vec<Action>) {
         let Some(policy) = self.policy.clone() else {
             return;
         };
@@ -144,7 +153,12 @@ impl Desk {
         if let (FrontVerdict::Forward, Some(name)) = (verdict, &weighed.listed)
             && !self.learn_asked(name, asked.from.ip(), now.mono_ms)
         {
-            // More names under a pattern than one source may learn: it asks again.
+            // Stubs ask again after five seconds only: a moment later there is room for more names.
+            let waited_ms = now.mono_ms.saturating_sub(since_ms);
+            if waited_ms < DEFER_MS && self.front.deferred.len() < DEFERRED_MAX {
+                self.front.deferred.push((since_ms, asked.clone()));
+                return;
+            }
             verdict = FrontVerdict::Ignore;
         }
         let permit = PermitV1 {
@@ -192,6 +206,22 @@ impl Desk {
                 }
             }
         }
+    }
+
+    /// Decides on questions that had to wait.
+    pub(in crate::witness) fn tick_front(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if now.mono_ms < self.front.again_ms {
+            return;
+        }
+        self.front.again_ms = now.mono_ms.saturating_add(AGAIN_MS);
+        for (since_ms, asked) in std::mem::take(&mut self.front.deferred) {
+            self.decide(&asked, since_ms, now, actions);
+        }
+    }
+
+    /// When [`Desk::tick_front`] is next wanted.
+    pub(super) fn next_front_ms(&self) -> Option<u64> {
+        (!self.front.deferred.is_empty()).then_some(self.front.again_ms)
     }
 
     fn weigh(
@@ -440,6 +470,10 @@ fn is_below(name: &Name, zone: &Name) -> bool {
 const WAITING_MAX: usize = 8_192;
 /// Longer than the witness keeps a question.
 const WAITING_FOR_MS: u64 = 10_000;
+/// How long a question waits for room among the names its source may learn, how many do, and how often that is looked at.
+const DEFER_MS: u64 = 3_000;
+const DEFERRED_MAX: usize = 1_024;
+const AGAIN_MS: u64 = 200;
 const SOURCES_MAX: usize = 65_536;
 /// Lines about refusals of one source.
 const LINES_PER_SECOND: u32 = 20;

@@ -158,6 +158,10 @@ impl Question {
         message.metadata.response_code = answer.code;
         let records = answer.records.iter().filter_map(|record| {
             let mut record = strip(record, without)?;
+            // As it was written: a resolver is asked in a case of our own.
+            if record.name == *self.query.name() {
+                record.name = self.query.name().clone();
+            }
             record.ttl = record.ttl.saturating_sub(age_s);
             Some(record)
         });
@@ -234,6 +238,8 @@ impl Answer {
             upstream: upstream.map(|source| source.upstream).unwrap_or_default(),
         };
         match result {
+            // Over TCP as well: half an answer would bind half of its addresses.
+            Ok(message) if message.truncation => return None,
             Ok(message) => {
                 answer.code = message.response_code;
                 let known: HashSet<IpAddr> = answer.addresses.iter().map(|it| it.address).collect();

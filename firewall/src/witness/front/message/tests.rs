@@ -66,7 +66,8 @@ fn only_what_answers_the_question_is_passed_on() {
     let answer = answer(RecordType::A, records.map(record).to_vec());
     let question = question(RecordType::A, None);
     let expected = [
-        "www.example.org. 300 IN CNAME edge.example.net.",
+        // Its owner as it was asked for.
+        "WWW.example.org. 300 IN CNAME edge.example.net.",
         "edge.example.net. 60 IN A 198.51.100.7",
     ];
     assert_eq!(told(&question, &answer, &[]), expected);
