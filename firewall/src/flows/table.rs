@@ -161,7 +161,8 @@ impl Slot {
 pub(super) struct Taken {
     /// The flow's record.
     pub(super) record: Option<Arc<FlowRecord>>,
-    /// Earlier flows of these ends whose own end was never seen.
+    /// Flows that end without a line: earlier ones of these ends whose own end was never seen, or this one when nobody
+    /// knows anything of it.
     pub(super) lost: u64,
     /// The ledger's file has a line of it, and no other flow of these ends goes on.
     pub(super) was_in_file: bool,
@@ -354,7 +355,9 @@ impl FlowTable {
             was_in_file,
         };
         let Some(mut earlier) = self.earlier.remove(key) else {
-            return found(flow, 0);
+            // Judged by a process that was killed before it had written the flow down.
+            let unknown = flow.as_ref().is_some_and(|flow| flow.known.is_none());
+            return found(flow, unknown.into());
         };
         self.waiting = self.waiting.saturating_sub(earlier.len());
         let (later, mut ended): (Vec<_>, Vec<_>) = earlier.drain(..).partition(is_later);

@@ -176,6 +176,16 @@ fn end_belongs_to_the_flow_that_was_there_before_it() {
 }
 
 #[test]
+fn end_of_a_flow_that_nobody_knows_anything_of_is_counted() {
+    let mut flows = FlowTable::new(10);
+    let key = Key::of_record(&at(1_000));
+    assert!(flows.insert_unknown(key));
+    assert_eq!(flows.take(&key, 2_000).lost, 1);
+    // One that was no judged flow at all is nobody's loss.
+    assert_eq!(flows.take(&key, 2_000), Taken::default());
+}
+
+#[test]
 fn flow_whose_event_never_came_is_lost_once() {
     let mut flows = FlowTable::new(10);
     let key = Key::of_record(&at(0));
