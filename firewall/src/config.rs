@@ -14,6 +14,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::suggest::closest;
+use crate::witness::record_type_name;
 
 /// Everything about this appliance that is not policy.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -332,8 +333,14 @@ impl<'de> Deserialize<'de> for Prefix {
 impl<'de> Deserialize<'de> for RecordTypeName {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?.to_ascii_uppercase();
-        match text.parse::<RecordType>() {
-            Ok(known) if !NOT_PASSED.contains(&known) => Ok(Self(known.to_string())),
+        let number = text.strip_prefix("TYPE");
+        let number = number.and_then(|text| text.parse::<u16>().ok());
+        let known = match number {
+            Some(number) => Ok(RecordType::from(number)),
+            None => text.parse(),
+        };
+        match known {
+            Ok(known) if !NOT_PASSED.contains(&known) => Ok(Self(record_type_name(known))),
             _ => Err(serde::de::Error::custom(format!(
                 "`{text}` is no type of DNS records that can be passed on"
             ))),
@@ -418,83 +425,4 @@ pub const DEFAULT_PATH: &str = "/etc/postern/postern.toml";
 const DNS_PORT: u16 = 53;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn empty_file_means_the_defaults() {
-        assert_eq!(Config::parse("").unwrap(), Config::default());
-    }
-
-    #[test]
-    fn unknown_key_is_refused_with_its_line_and_the_nearest_key() {
-        let error = Config::parse("queues = 2\n\nstat_dir = \"/x\"\n").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "line 3: unknown key \"stat_dir\", did you mean \"state_dir\"?"
-        );
-        let nested = Config::parse("[dns]\nmax_pqs = 3\n").unwrap_err();
-        assert_eq!(
-            nested.to_string(),
-            "line 2: unknown key \"max_pqs\", did you mean \"max_qps\"?"
-        );
-    }
-
-    #[test]
-    fn value_out_of_range_is_refused_with_its_line() {
-        let error = Config::parse("appliance = \"a\"\nqueues = 0\n").unwrap_err();
-        assert_eq!(error.to_string(), "line 2: `queues` is 0, not 1 to 64");
-    }
-
-    #[test]
-    fn upstream_port_is_53_unless_written() {
-        let config =
-            Config::parse("[dns]\nupstreams = [\"10.0.0.2\", \"[fd00::1]:5353\"]\n").unwrap();
-        let upstreams: Vec<String> = config
-            .dns
-            .upstreams
-            .iter()
-            .map(|upstream| upstream.0.to_string())
-            .collect();
-        assert_eq!(upstreams, ["10.0.0.2:53", "[fd00::1]:5353"]);
-    }
-
-    /// The file that is installed names every key, with its default or an example.
-    #[test]
-    fn packaged_configuration_lists_every_key_and_changes_nothing() {
-        let text = include_str!("../packaging/postern.toml");
-        assert_eq!(Config::parse(text).unwrap(), Config::default());
-        let uncommented: String = text
-            .lines()
-            .map(|line| match line.strip_prefix('#') {
-                Some(key) if !key.starts_with(' ') => format!("{key}\n"),
-                _ => format!("{line}\n"),
-            })
-            .collect();
-        Config::parse(&uncommented).unwrap();
-        let listed: toml::Table = toml::from_str(&uncommented).unwrap();
-        for table in [None, Some("spool"), Some("dns"), Some("users")] {
-            let keys = table.map_or(&listed, |name| listed[name].as_table().unwrap());
-            let probe = format!(
-                "{}zzz = 1\n",
-                table.map_or_else(String::new, |name| format!("[{name}]\n"))
-            );
-            let refused = toml::from_str::<Config>(&probe).unwrap_err();
-            let expected = refused.message().split('`').skip(3).step_by(2);
-            for key in expected {
-                assert!(
-                    keys.contains_key(key),
-                    "{table:?} {key} is not in postern.toml"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn empty_address_turns_a_listener_off() {
-        assert_eq!(
-            Config::parse("health = \"\"\n").unwrap().health,
-            OptionalAddress(None)
-        );
-    }
-}
+mod tests;

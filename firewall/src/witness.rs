@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use hickory_resolver::proto::rr::RecordType;
 use inspect::{Answer, Query, Sought};
 use ipc::control::WitnessState;
 use ipc::record::DnsLineV1;
@@ -203,6 +204,15 @@ impl WitnessThread {
         }
         // A thread that panicked has aborted the process already.
         drop(self.thread.join());
+    }
+}
+
+/// The name of a type of records; `TYPE64` and the like for one that has none here (RFC 3597, section 5).
+pub fn record_type_name(record_type: RecordType) -> String {
+    if let RecordType::Unknown(number) = record_type {
+        format!("TYPE{number}")
+    } else {
+        record_type.to_string()
     }
 }
 

@@ -162,6 +162,17 @@ fn assert_says(files: &BTreeMap<String, String>, file: &str, lines: &[&str]) {
     }
 }
 
+/// What the DNS front needs of an appliance.
+fn dns() -> Value {
+    json!({ "upstreams": ["169.254.169.253"], "resolver_sources": ["10.9.8.7", "35.199.192.0/19"] })
+}
+
+const DNS_LINES: [&str; 3] = [
+    "[dns]",
+    "resolver_sources = [\"10.9.8.7\", \"35.199.192.0/19\"]",
+    "upstreams = [\"169.254.169.253\"]",
+];
+
 #[test]
 fn aws_user_data_is_what_the_appliance_reads() {
     let least = json!({ "public_subnets": { "eu-west-1a": "subnet-a" } });
@@ -174,11 +185,16 @@ fn aws_user_data_is_what_the_appliance_reads() {
             { "account": "123456789012", "role": "arn:aws:iam::123456789012:role/postern", "external_id": "an id", "vpcs": ["vpc-1"] },
             { "account": "210987654321", "role": "arn:aws:iam::210987654321:role/postern" },
         ],
+        "dns": dns(),
         "overlay": overlay(),
     });
     for text in made("aws/eni", "local.user_data", &least).values() {
         let files = configured(text, false);
         assert!(!files.contains_key("overlay.toml"), "nothing to lay over");
+        assert!(
+            !files.contains_key("postern.toml"),
+            "the system's resolvers"
+        );
         assert_says(&files, "cloudsync.toml", &["provider = \"aws\""]);
     }
     let made = made("aws/eni", "local.user_data", &all);
@@ -194,6 +210,7 @@ fn aws_user_data_is_what_the_appliance_reads() {
         ];
         assert_says(&files, "cloudsync.toml", &lines);
         assert_says(&files, "overlay.toml", &["instance = \"mainframe\""]);
+        assert_says(&files, "postern.toml", &DNS_LINES);
     }
 }
 
@@ -212,6 +229,7 @@ fn gcp_user_data_is_what_the_appliance_reads() {
         "service_projects": ["team-a-1234"],
         "serverless_subnets": [{ "name": "europe-west1/run", "tags": ["run"], "service_accounts": ["a@p-12345.iam.gserviceaccount.com"] }],
         "served_cidrs": ["10.9.0.0/16"],
+        "dns": dns(),
         "overlay": overlay(),
     });
     let table = all.as_object_mut().unwrap();
@@ -231,4 +249,5 @@ fn gcp_user_data_is_what_the_appliance_reads() {
     ];
     assert_says(&files, "cloudsync.toml", &lines);
     assert_says(&files, "overlay.toml", &["instance = \"mainframe\""]);
+    assert_says(&files, "postern.toml", &DNS_LINES);
 }

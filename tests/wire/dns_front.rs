@@ -211,6 +211,8 @@ fn what_was_asked_and_answered_is_logged_and_other_types_are_refused() {
         .logs()
         .expect_in("dns", &[("reason", "dns_record_type"), ("qtype", "TXT")])
         .unwrap();
+    let unnamed = [("reason", "dns_record_type"), ("qtype", "TYPE65280")];
+    front.daemon.logs().expect_in("dns", &unnamed).unwrap();
 }
 
 /// A SYN of the attacker to `to`: whether it is answered by a server, and whether a packet left.

@@ -21,6 +21,7 @@ use nix::errno::Errno;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::record_type_name;
 use super::resolve::Upstreams;
 
 mod cache;
@@ -203,7 +204,7 @@ impl Front {
             id: self.last_id,
             from,
             name,
-            record_type: question.sought().1.to_string(),
+            record_type: record_type_name(question.sought().1),
         };
         let waiting = Waiting {
             question,

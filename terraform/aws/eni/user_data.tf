@@ -27,9 +27,16 @@ locals {
       ["[[cloudsync.aws.accounts]]", "account = ${jsonencode(each.account)}", "role = ${jsonencode(each.role)}", "vpcs = ${jsonencode(each.vpcs)}"],
       each.external_id == null ? [] : ["external_id = ${jsonencode(each.external_id)}"],
     )]),
+    local.dns,
     local.overlay,
     [""],
   )) }
+
+  dns = length(var.dns.upstreams) + length(var.dns.resolver_sources) == 0 ? [] : [
+    "[postern.dns]",
+    "upstreams = ${jsonencode(var.dns.upstreams)}",
+    "resolver_sources = ${jsonencode(var.dns.resolver_sources)}",
+  ]
 
   overlay = length(var.overlay.groups) + length(var.overlay.clients) == 0 ? [] : concat(
     ["[overlay]"],

@@ -24,9 +24,16 @@ locals {
       "tags = ${jsonencode(subnet.tags)}",
       "service_accounts = ${jsonencode(subnet.service_accounts)}",
     ]]),
+    local.dns,
     local.overlay,
     [""],
   ))
+
+  dns = length(var.dns.upstreams) + length(var.dns.resolver_sources) == 0 ? [] : [
+    "[postern.dns]",
+    "upstreams = ${jsonencode(var.dns.upstreams)}",
+    "resolver_sources = ${jsonencode(var.dns.resolver_sources)}",
+  ]
 
   overlay = length(var.overlay.groups) + length(var.overlay.clients) == 0 ? [] : concat(
     ["[overlay]"],

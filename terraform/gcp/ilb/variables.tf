@@ -284,6 +284,24 @@ variable "serverless_subnets" {
   }
 }
 
+variable "dns" {
+  description = "Whom the appliance asks for names, the resolvers of its network by default. The DNS front (preference dns_front) needs upstreams, such as 169.254.169.254, and answers cloud resolvers that are resolver_sources for all the clients behind them."
+  type = object({
+    upstreams        = optional(list(string), [])
+    resolver_sources = optional(list(string), [])
+  })
+  default = {}
+
+  validation {
+    condition     = alltrue([for address in var.dns.upstreams : can(cidrhost("${address}/${strcontains(address, ":") ? 128 : 32}", 0))])
+    error_message = "dns: upstreams are addresses, v4 or v6."
+  }
+  validation {
+    condition     = alltrue([for source in var.dns.resolver_sources : can(cidrhost(strcontains(source, "/") ? source : "${source}/${strcontains(source, ":") ? 128 : 32}", 0))])
+    error_message = "dns: resolver_sources are addresses or networks, v4 or v6."
+  }
+}
+
 variable "overlay" {
   description = "Clients and groups that no firewall rule describes: local groups with their annotations, and clients by address or CIDR with ids of local groups or firewall rules."
   type = object({

@@ -61,6 +61,7 @@ module "appliance" {
   networks              = var.networks
   service_projects      = var.service_projects
   serverless_subnets    = var.serverless_subnets
+  dns                   = var.dns
   overlay               = var.overlay
   service_account_email = var.service_account_email
   extra_secrets         = var.extra_secrets
