@@ -279,8 +279,18 @@ pub struct LoadServer {
 }
 
 impl LoadServer {
-    /// Listens on `address` inside `namespace`.
+    /// Listens on `address` inside `namespace`. Who says nothing for 20 seconds is hung up on.
     pub fn start(namespace: &Namespace, address: SocketAddr, threads: usize) -> Result<Self> {
+        Self::with_patience(namespace, address, threads, Duration::from_secs(20))
+    }
+
+    /// The same, for connections that lie idle for up to `patience`.
+    pub fn with_patience(
+        namespace: &Namespace,
+        address: SocketAddr,
+        threads: usize,
+        patience: Duration,
+    ) -> Result<Self> {
         let listener = namespace
             .enter(|| TcpListener::bind(address))?
             .with_context(|| format!("listening on {address}"))?;
@@ -293,7 +303,7 @@ impl LoadServer {
                 while !stop.load(Ordering::Relaxed) {
                     if let Ok((stream, _)) = listener.accept() {
                         // However it ends, the client has its own account of it.
-                        drop(serve(stream));
+                        drop(serve(stream, patience));
                     }
                 }
             });
@@ -308,9 +318,9 @@ impl Drop for LoadServer {
     }
 }
 
-fn serve(mut stream: TcpStream) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, patience: Duration) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.set_read_timeout(Some(patience))?;
     let mut buffer = vec![0; 4_096];
     // Every hello of a load is one record of one segment.
     if stream.read(&mut buffer)? == 0 {

@@ -15,7 +15,7 @@ pub struct Tool {
 }
 
 /// All that is needed; of `dnsmasq` only the program, which brings no service.
-pub const TOOLS: [Tool; 11] = [
+pub const TOOLS: [Tool; 12] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -59,6 +59,11 @@ pub const TOOLS: [Tool; 11] = [
     Tool {
         program: "curl",
         package: "curl",
+    },
+    // OpenSSL's library as a server of many connections at a time, which its own program is not.
+    Tool {
+        program: "python3",
+        package: "python3",
     },
 ];
 

@@ -16,7 +16,8 @@ pub fn environment(name: &str, requirements: &[&str]) -> Result<PathBuf> {
     let folder = target.join(name);
     locked(&target.join(format!("{name}.lock")), || {
         let stamp = folder.join("requirement");
-        let wanted = requirements.join("\n");
+        // Its programs name the folder it was made in: a checkout that was moved needs another one.
+        let wanted = format!("{}\n{}", folder.display(), requirements.join("\n"));
         if !std::fs::read_to_string(&stamp).is_ok_and(|text| text == wanted) {
             install(&folder, requirements)?;
             std::fs::write(&stamp, wanted).context("noting what is installed")?;
