@@ -4,7 +4,7 @@
 //! never forced to disk: it has to survive the end of the process, and the flows themselves do
 //! not survive the end of the kernel. A file of another boot is ignored for that reason.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -52,6 +52,9 @@ pub(super) struct Ledger {
     file: Option<File>,
     /// Lines not written yet.
     pending: Vec<u8>,
+    /// Flows that have ended and whose `end` line is on its way to the spool, by how many such lines were handed over
+    /// with theirs: killed meanwhile, we leave them in the file, and the next process counts them.
+    ending: VecDeque<(u64, Key)>,
     /// Bytes written since the file was last written anew.
     written: usize,
     /// How many flows in the file have not ended.
@@ -84,6 +87,7 @@ impl Ledger {
             path: state_dir.join("flows.jsonl"),
             file: None,
             pending: Vec::new(),
+            ending: VecDeque::new(),
             written: 0,
             live: 0,
             compacted: 0,
@@ -117,6 +121,12 @@ impl Ledger {
 
     /// Adds an allowed flow.
     pub(super) fn add(&mut self, flow: &mut Flow, record: &FlowRecord) {
+        let key = Key::of_record(record);
+        if self.ending.iter().any(|(_, ending)| *ending == key) {
+            // The end of an earlier flow of these ends comes first, or it would be taken for this one's.
+            self.ending.retain(|(_, ending)| *ending != key);
+            self.remove(&key);
+        }
         if !flow.is_in_file() {
             if self.live >= FLOWS_MAX {
                 // Without provenance such a flow ends at the first policy change after a restart.
@@ -125,7 +135,32 @@ impl Ledger {
             self.live = self.live.saturating_add(1);
             flow.set_in_file(true);
         }
-        self.push_flow(&Key::of_record(record), record);
+        self.push_flow(&key, record);
+    }
+
+    /// Notes that a flow that is in the file has ended once `handed` lines of ends are in the spool.
+    pub(super) fn remove_after(&mut self, key: &Key, handed: u64) {
+        self.ending.push_back((handed, *key));
+        if self.ending.len() > ENDING_MAX
+            && let Some((_, oldest)) = self.ending.pop_front()
+        {
+            self.remove(&oldest);
+        }
+    }
+
+    /// Notes the ends whose line is among the first `written`.
+    pub(super) fn settle(&mut self, written: u64) {
+        while let Some((handed, key)) = self.ending.front().copied()
+            && handed <= written
+        {
+            self.ending.pop_front();
+            self.remove(&key);
+        }
+    }
+
+    /// Whether some ends wait for their lines.
+    pub(super) fn is_unsettled(&self) -> bool {
+        !self.ending.is_empty()
     }
 
     /// Notes that a flow that is in the file has ended.
@@ -178,6 +213,8 @@ impl Ledger {
         write: impl FnOnce(&mut Self, &mut Fresh) -> io::Result<()>,
     ) -> io::Result<()> {
         self.pending.clear();
+        // Not among what is written.
+        self.ending.clear();
         self.live = 0;
         let path = self.path.with_extension("jsonl.new");
         let mut options = OpenOptions::new();
@@ -360,6 +397,8 @@ const FLOWS_MAX: usize = 1 << 18;
 const SPILL_BYTES: usize = 1 << 16;
 /// Bytes of room kept for the next lines.
 const ROOM_KEPT: usize = 1 << 18;
+/// Ends that wait for their lines: with a disk that hangs, more are noted as they come.
+const ENDING_MAX: usize = 4_096;
 /// Bytes past twice the live part after which the file is written anew.
 const SLACK_BYTES: usize = 16 << 20;
 /// Bytes read at the start: more than the file can have.

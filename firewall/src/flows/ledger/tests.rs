@@ -91,6 +91,39 @@ fn ended_flows_half_lines_and_other_boots_are_passed_over() {
 }
 
 #[test]
+fn flow_stays_in_the_file_until_its_end_is_in_the_spool() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::new(dir.path());
+    drop(ledger.recover());
+    let mut flows = FlowTable::new(10);
+    let key = Key::of_record(&full());
+    let kept = || {
+        let text = fs::read_to_string(dir.path().join("flows.jsonl")).unwrap();
+        let lines = text.lines().filter(|line| line.starts_with("{\"flow\""));
+        let ends = text.lines().filter(|line| line.starts_with("{\"end\""));
+        (lines.count(), ends.count())
+    };
+    ledger.add(flows.insert(&full()).unwrap(), &full());
+    assert!(flows.take(&key, u64::MAX >> 2).was_in_file);
+    ledger.remove_after(&key, 3);
+    ledger.settle(2);
+    ledger.flush(&mut flows);
+    assert_eq!((kept(), ledger.is_unsettled()), ((1, 0), true));
+    ledger.settle(3);
+    ledger.flush(&mut flows);
+    assert_eq!((kept(), ledger.is_unsettled()), ((1, 1), false));
+    // The same ends again before the first one's line is there: its end is written first.
+    ledger.add(flows.insert(&full()).unwrap(), &full());
+    assert!(flows.take(&key, u64::MAX >> 2).was_in_file);
+    ledger.remove_after(&key, 4);
+    ledger.add(flows.insert(&full()).unwrap(), &full());
+    ledger.settle(4);
+    ledger.flush(&mut flows);
+    assert_eq!(kept(), (3, 2));
+    assert_eq!(recovered(dir.path()), [full()]);
+}
+
+#[test]
 fn file_is_bounded_by_the_flows_that_live() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::new(dir.path());
