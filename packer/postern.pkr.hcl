@@ -1,5 +1,5 @@
-# The Postern appliance on three platforms, provisioned alike. Read by Packer 1.6 and later; current Packer also reads
-# required-plugins.pkr.hcl.example (see README.md).
+# The Postern appliance on three platforms, provisioned alike. Read by Packer 1.6 and later; current Packer also needs a
+# copy of required-plugins.pkr.hcl.example (see README.md).
 
 variable "version" {
   type        = string

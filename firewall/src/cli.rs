@@ -32,7 +32,7 @@ enum Command {
     /// Judges the flows of a packet capture, without privileges
     #[command(after_help = "Example:\n  postern replay --inventory inventory.toml monday.pcapng")]
     Replay(ReplayArgs),
-    /// Checks annotations or an inventory, and says where each mistake is
+    /// Checks annotations, an inventory or settings, and says where each mistake is
     #[command(
         after_help = "Examples:\n  postern lint --inventory inventory.toml\n  \
         postern lint --cloud aws 'postern:tls:api.github.com,*.example.org'"
@@ -107,6 +107,9 @@ pub struct LintArgs {
     /// An inventory to check
     #[arg(long, value_name = "FILE", group = "input")]
     pub inventory: Option<PathBuf>,
+    /// The daemon's settings to check
+    #[arg(long, value_name = "FILE", group = "input")]
+    pub config: Option<PathBuf>,
     /// One JSON object per finding
     #[arg(long)]
     pub json: bool,

@@ -211,3 +211,20 @@ fn review_lists_names_in_use_and_unused_ones() {
         "{said}"
     );
 }
+
+#[test]
+fn lint_of_settings_names_the_line_of_a_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("postern.toml");
+    std::fs::write(&path, "queues = 2\n").unwrap();
+    let good = postern(&["lint", "--config", text(&path)]);
+    assert_eq!((code(&good), good.stdout.as_slice()), (0, &b""[..]));
+    std::fs::write(&path, "# two\nqueues = 4711\n").unwrap();
+    let bad = postern(&["lint", "--config", text(&path)]);
+    let said = String::from_utf8(bad.stderr.clone()).unwrap();
+    assert_eq!(code(&bad), 2);
+    assert!(
+        said.contains("line 2: `queues` is 4711, not 1 to 64"),
+        "{said}"
+    );
+}

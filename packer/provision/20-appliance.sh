@@ -62,7 +62,7 @@ printf '[Unit]\nRequires=postern-configure.service\nAfter=postern-configure.serv
 install -m 0644 "$from/postern.toml" /etc/postern/postern.toml
 systemctl enable systemd-networkd systemd-resolved chrony postern-lockdown postern postern-tune postern-forwarded.timer postern-configure \
   postern-cloudsync
-# On the serial console systemd itself starts a login, wherever the kernel's is. The way in is the session manager, the serial console or IAP, as the cloud's own permissions say.
+# On the serial console systemd itself starts a login, wherever the kernel's is. Nobody can log in there either: root has no password. Who wants a way in adds a session agent to the image (packer/README.md).
 systemctl disable ssh.service ssh.socket sshd-keygen.service 2>/dev/null || true
 systemctl mask ssh.service ssh.socket systemd-networkd-wait-online.service
 passwd --lock root

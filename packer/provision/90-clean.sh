@@ -9,6 +9,12 @@ rm -rf /var/lib/systemd/timesync /var/log/journal/* /var/lib/systemd/network /ru
 : >/etc/machine-id
 : >/var/log/wtmp
 : >/var/log/lastlog 2>/dev/null || true
+# Whoever the build came in as on a cloud: admin there, packer here, each with a key and every right.
+rm -rf /home/*/.ssh /etc/sudoers.d/90-cloud-init-users /etc/sudoers.d/google_sudoers
+for home in /home/*; do
+  user=${home##*/}
+  if id "$user" >/dev/null 2>&1; then passwd --lock "$user" && usermod --shell /usr/sbin/nologin --expiredate 1 "$user"; fi
+done
 rm -f /etc/hostname
 echo postern >/etc/hostname
 # What is made of /usr is as new as that: the first boot need not make it again (systemd-update-done.service(8)).

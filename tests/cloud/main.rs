@@ -9,6 +9,7 @@
     reason = "a test that cannot go on stops, and shows what it has"
 )]
 
+mod adopted;
 mod aws_accounts;
 mod aws_documents;
 mod aws_instance;

@@ -29,10 +29,12 @@ claims! {
     lockdown_is_in_force_before_any_interface_is_up
     /// It needs no network, and comes before all that does.
     daemon_is_ready_before_any_interface_is_up
-    /// Somebody inside dials, asks and pings where nobody may go, from before the first power-on to the end of the run.
+    /// Somebody inside dials and asks where nobody may go, from before the first power-on to the end of the run.
     nothing_unlisted_leaves_before_during_or_after_boot
     /// User data over IMDSv2 says where the cloud is; a security group's rule decides.
     policy_comes_from_security_groups
+    /// A handshake of the machine's own, through its ruleset, its units' limits and its authorities.
+    certificates_of_allowed_servers_are_looked_at
     /// The other way out of the machine.
     refusals_arrive_in_cloudwatch_logs
     /// The data plane as it ships: the kernel's own queue statement, with packets in it.
@@ -63,7 +65,7 @@ claims! {
     missing_spool_folder_does_not_keep_the_daemon_down
     /// Root's, closed to everybody, with all that is in it: given back to the daemon before it starts.
     spool_of_the_wrong_owner_and_mode_is_mended_at_start
-    /// DESIGN, section 7: losses of the log are counted, packets are judged.
+    /// DESIGN, section 7: packets are judged.
     full_disk_stops_no_packet
     /// DESIGN, section 7: a year ahead, and back.
     wrong_clock_stops_no_packet
@@ -79,6 +81,8 @@ claims! {
     wrong_cloud_is_said_and_nothing_leaves
     /// The line is named.
     broken_user_data_is_said_and_nothing_leaves
+    /// The daemon would not start on it; what was in force before stays.
+    mistake_in_the_daemons_settings_is_said_and_nothing_leaves
     /// A provider that this machine cannot have.
     user_data_for_the_other_cloud_is_said_and_nothing_leaves
     /// Mended, it needs no reboot.

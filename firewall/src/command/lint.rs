@@ -1,4 +1,4 @@
-//! `postern lint`: mistakes in annotations and inventories, before a cloud stores them.
+//! `postern lint`: mistakes in annotations, inventories and settings, before a cloud stores them or a daemon starts on them.
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use policy::{Entry, Fault, Preferences, RuleTransport};
 use serde::Serialize;
 
 use crate::cli::{Cloud, Failure, Finding, LintArgs, print};
+use crate::config::Config;
 use crate::provider::FileProvider;
 
 /// One remark, in the order and words of the output.
@@ -30,6 +31,10 @@ pub(crate) fn run(args: &LintArgs) -> Result<Finding, Failure> {
         Cloud::Gcp => annotation::Cloud::Gcp,
         Cloud::File => annotation::Cloud::File,
     };
+    if let Some(path) = &args.config {
+        Config::load(Some(path)).map_err(Failure::input)?;
+        return Ok(Finding::None);
+    }
     let remarks = match &args.inventory {
         Some(path) => inventory(path, cloud)?,
         None => args

@@ -34,6 +34,8 @@ pub struct Stage {
     wires: [Wire; 2],
     helpers: Vec<Child>,
     _servers: Vec<TlsServer>,
+    /// The authority of their certificates, in PEM.
+    pub authority: String,
     api: Arc<Mutex<Option<SocketAddr>>>,
     knocks: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -95,6 +97,7 @@ impl Stage {
             wires,
             helpers,
             _servers: servers,
+            authority: std::fs::read_to_string(authority.certificate())?,
             api: Arc::default(),
             knocks: Arc::default(),
             stop: Arc::default(),
@@ -179,7 +182,7 @@ impl Stage {
         self.knocks.load(Ordering::Relaxed)
     }
 
-    /// Dials, sends datagrams and pings where nobody may go, without end.
+    /// Dials and sends datagrams where nobody may go, without end.
     fn knock(&self) -> Result<()> {
         let (to, dns) = (EVIL.at(Family::V4, HTTPS), EVIL.at(Family::V4, 53));
         let datagrams = self

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::cloud::{Cloud, Pace, Rule};
 use e2e::image::metadata::Role;
 use e2e::image::{Guest, Machine, Report, Setup, Stage};
@@ -74,6 +74,12 @@ fn first_boot(stage: &Stage, cloud: &Cloud, guest: &mut Guest, report: &mut Repo
         ensure!(arrived, "an allowed name is not served: {}", told(guest));
         ensure!(!stage.served(EVIL), "a name that is not allowed is served");
         Ok(())
+    });
+    report.claim("certificates_of_allowed_servers_are_looked_at", |_| {
+        let page = "exec 3<>/dev/tcp/127.0.0.1/9642; printf 'GET /metrics HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3; cat <&3";
+        let valid = "postern_certificate_checks_total.outcome=.valid.. [1-9]";
+        let looked = guest.wait_for(&format!("bash -c \"{page}\" | grep '{valid}'"), SOON);
+        looked.map(drop).with_context(|| told(guest))
     });
     report.claim("refusals_arrive_in_cloudwatch_logs", |report| {
         analysis(guest, report)?;
@@ -203,10 +209,12 @@ fn account(cloud: &Cloud) -> Result<(String, String)> {
 fn metadata(stage: &Stage, vpc: &str, gid: &str) -> BTreeMap<String, String> {
     let user_data = format!(
         "[postern]\nappliance = \"{APPLIANCE}\"\n\
+         [postern.certificates]\nauthorities = '''\n{}'''\ntrust_clock = true\n\
          [cloudsync.aws]\nregion = \"{REGION}\"\nendpoint_url = \"{}\"\nelastic_ip = false\n\
          [cloudsync.poll]\ninterval_s = 1.0\n\
          [cloudsync.preferences]\nallow_private_answers = [\"203.0.113.0/24\"]\n\
          [[overlay.client]]\naddress = \"10.77.1.66\"\ninstance = \"on-premises\"\ngroups = [\"{gid}\"]\n",
+        stage.authority,
         stage.endpoint()
     );
     let interface = format!("/latest/meta-data/network/interfaces/macs/{MAC}");

@@ -161,11 +161,16 @@ fn user_data(stage: &Stage) -> String {
 const FORWARDED: &str = "10.77.9.9";
 const ATTRIBUTE: &str = "instance/attributes/postern";
 /// Claim, user data, and what the serial console has to say about it.
-const BROKEN: [(&str, &str, &str); 2] = [
+const BROKEN: [(&str, &str, &str); 3] = [
     (
         "broken_user_data_is_said_and_nothing_leaves",
         "# mine\n[cloudsync\n",
         "user data: line 2",
+    ),
+    (
+        "mistake_in_the_daemons_settings_is_said_and_nothing_leaves",
+        "[postern]\nqueues = 4711\n",
+        "user data, [postern]: postern: reading configuration",
     ),
     (
         "user_data_for_the_other_cloud_is_said_and_nothing_leaves",
