@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
@@ -11,6 +12,10 @@ const HOST: &str = "169.254.169.254";
 
 /// Asked when this is an instance, and when it may not be one: nobody waits longer to find out.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Nobody answered, or not as a metadata server does.
+#[derive(Debug)]
+struct Silent;
 
 /// The metadata server.
 #[derive(Debug, Clone)]
@@ -36,28 +41,32 @@ impl Metadata {
 
     /// One value, or nothing.
     pub(super) async fn get(&self, path: &str) -> Option<String> {
+        self.ask(path).await.ok().flatten()
+    }
+
+    /// One value: none where there is none, and an error where nobody says so.
+    async fn ask(&self, path: &str) -> Result<Option<String>, Silent> {
         let request = self
             .client
             .get(format!("{}/{path}", self.root))
             .header("Metadata-Flavor", "Google");
-        let answer = match request.send().await {
-            Ok(answer) => answer,
-            Err(error) => {
-                tracing::debug!(path, %error, "no instance metadata");
-                return None;
-            }
-        };
+        let answer = request.send().await.map_err(|error| {
+            tracing::debug!(path, %error, "no instance metadata");
+            Silent
+        })?;
         // Whoever does not say so is no metadata server, whatever it answers.
         let is_google = answer
             .headers()
             .get("Metadata-Flavor")
             .is_some_and(|flavor| flavor == "Google");
-        if !is_google || !answer.status().is_success() {
-            tracing::debug!(path, status = %answer.status(), "no such instance metadata");
-            return None;
+        let status = answer.status();
+        if !is_google || !status.is_success() {
+            tracing::debug!(path, %status, "no such instance metadata");
+            let absent = is_google && status == StatusCode::NOT_FOUND;
+            return if absent { Ok(None) } else { Err(Silent) };
         }
-        let value = answer.text().await.ok()?.trim().to_owned();
-        Some(value).filter(|value| !value.is_empty())
+        let value = answer.text().await.map_err(|_| Silent)?;
+        Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty()))
     }
 
     /// The instance, or nothing when this is none.
@@ -74,20 +83,18 @@ impl Metadata {
     }
 
     /// Addresses that load balancers forward to any interface of the instance as they are; the guest has to
-    /// take them for its own. `None` when the metadata server does not say which interfaces there are: that it
-    /// is silent is no reason to give addresses up.
+    /// take them for its own. `None` when the metadata server does not say it all: that it is silent is no
+    /// reason to give addresses up.
     pub(super) async fn forwarded(&self) -> Option<Vec<String>> {
         let interfaces = self.get("instance/network-interfaces/").await?;
         let mut found = Vec::new();
         for interface in interfaces.lines().map(|line| line.trim_end_matches('/')) {
             for list in ["forwarded-ips", "forwarded-ipv6s"] {
                 let folder = format!("instance/network-interfaces/{interface}/{list}/");
-                let Some(indices) = self.get(&folder).await else {
-                    continue;
-                };
+                let indices = self.ask(&folder).await.ok()?.unwrap_or_default();
                 for index in indices.lines() {
-                    let value = self.get(&format!("{folder}{}", index.trim())).await;
-                    found.extend(value);
+                    let value = self.ask(&format!("{folder}{}", index.trim())).await;
+                    found.extend(value.ok()?);
                 }
             }
         }
