@@ -164,10 +164,20 @@ fn assert_says(files: &BTreeMap<String, String>, file: &str, lines: &[&str]) {
 
 /// What the DNS front needs of an appliance.
 fn dns() -> Value {
-    json!({ "upstreams": ["169.254.169.253"], "resolver_sources": ["10.9.8.7", "35.199.192.0/19"] })
+    json!({ "upstreams": ["169.254.169.253"], "resolver_sources": ["10.9.8.7", "35.199.192.0/19"], "front_record_types": ["TXT"] })
 }
 
-const DNS_LINES: [&str; 3] = [
+/// A private authority, and more handshakes.
+fn certificates() -> Value {
+    json!({ "authorities": "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n", "per_second": 50 })
+}
+
+const POSTERN_LINES: [&str; 8] = [
+    "front_record_types = [\"TXT\"]",
+    "[certificates]",
+    "-----BEGIN CERTIFICATE-----",
+    "per_second = 50",
+    "-----END CERTIFICATE-----",
     "[dns]",
     "resolver_sources = [\"10.9.8.7\", \"35.199.192.0/19\"]",
     "upstreams = [\"169.254.169.253\"]",
@@ -186,6 +196,7 @@ fn aws_user_data_is_what_the_appliance_reads() {
             { "account": "210987654321", "role": "arn:aws:iam::210987654321:role/postern" },
         ],
         "dns": dns(),
+        "certificates": certificates(),
         "overlay": overlay(),
     });
     for text in made("aws/eni", "local.user_data", &least).values() {
@@ -210,7 +221,7 @@ fn aws_user_data_is_what_the_appliance_reads() {
         ];
         assert_says(&files, "cloudsync.toml", &lines);
         assert_says(&files, "overlay.toml", &["instance = \"mainframe\""]);
-        assert_says(&files, "postern.toml", &DNS_LINES);
+        assert_says(&files, "postern.toml", &POSTERN_LINES);
     }
 }
 
@@ -230,6 +241,7 @@ fn gcp_user_data_is_what_the_appliance_reads() {
         "serverless_subnets": [{ "name": "europe-west1/run", "tags": ["run"], "service_accounts": ["a@p-12345.iam.gserviceaccount.com"] }],
         "served_cidrs": ["10.9.0.0/16"],
         "dns": dns(),
+        "certificates": certificates(),
         "overlay": overlay(),
     });
     let table = all.as_object_mut().unwrap();
@@ -249,5 +261,5 @@ fn gcp_user_data_is_what_the_appliance_reads() {
     ];
     assert_says(&files, "cloudsync.toml", &lines);
     assert_says(&files, "overlay.toml", &["instance = \"mainframe\""]);
-    assert_says(&files, "postern.toml", &DNS_LINES);
+    assert_says(&files, "postern.toml", &POSTERN_LINES);
 }

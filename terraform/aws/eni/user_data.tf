@@ -28,14 +28,22 @@ locals {
       each.external_id == null ? [] : ["external_id = ${jsonencode(each.external_id)}"],
     )]),
     local.dns,
+    local.certificates,
     local.overlay,
     [""],
   )) }
 
-  dns = length(var.dns.upstreams) + length(var.dns.resolver_sources) == 0 ? [] : [
+  dns = length(flatten(values(var.dns))) == 0 ? [] : [
     "[postern.dns]",
     "upstreams = ${jsonencode(var.dns.upstreams)}",
     "resolver_sources = ${jsonencode(var.dns.resolver_sources)}",
+    "front_record_types = ${jsonencode(var.dns.front_record_types)}",
+  ]
+
+  certificates = var.certificates.authorities == "" && var.certificates.per_second == 20 ? [] : [
+    "[postern.certificates]",
+    "authorities = ${jsonencode(var.certificates.authorities)}",
+    "per_second = ${var.certificates.per_second}",
   ]
 
   overlay = length(var.overlay.groups) + length(var.overlay.clients) == 0 ? [] : concat(

@@ -160,6 +160,33 @@ resource "google_compute_firewall" "clients" {
   }
 }
 
+# Cloud DNS forwards from addresses that are no clients (35.199.192.0/19):
+# https://cloud.google.com/dns/docs/zones/forwarding-zones#firewall-rules
+resource "google_compute_firewall" "resolvers" {
+  for_each = { for family, sources in {
+    ""    = [for source in var.dns.resolver_sources : source if !strcontains(source, ":")]
+    "-v6" = [for source in var.dns.resolver_sources : source if strcontains(source, ":")]
+  } : family => sources if length(sources) > 0 }
+
+  project       = local.project
+  name          = "${local.name}-resolvers${each.key}"
+  network       = var.network
+  description   = "Cloud resolvers ask the DNS front"
+  direction     = "INGRESS"
+  priority      = 200
+  source_ranges = each.value
+  target_tags   = [local.self_tag]
+
+  allow {
+    protocol = "tcp"
+    ports    = ["53"]
+  }
+  allow {
+    protocol = "udp"
+    ports    = ["53"]
+  }
+}
+
 resource "google_compute_firewall" "strangers" {
   for_each = var.ipv6 ? { "" = ["0.0.0.0/0"], "-v6" = ["::/0"] } : { "" = ["0.0.0.0/0"] }
 

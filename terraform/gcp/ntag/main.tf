@@ -62,6 +62,7 @@ module "appliance" {
   service_projects      = var.service_projects
   serverless_subnets    = var.serverless_subnets
   dns                   = var.dns
+  certificates          = var.certificates
   overlay               = var.overlay
   service_account_email = var.service_account_email
   extra_secrets         = var.extra_secrets

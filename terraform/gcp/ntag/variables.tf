@@ -241,10 +241,11 @@ variable "serverless_subnets" {
 }
 
 variable "dns" {
-  description = "Whom the appliance asks for names, the resolvers of its network by default. The DNS front (preference dns_front) needs upstreams, such as 169.254.169.254, and answers cloud resolvers that are resolver_sources for all the clients behind them."
+  description = "Whom the appliance asks for names, the resolvers of its network by default. The DNS front (preference dns_front) needs upstreams, such as 169.254.169.254, and answers cloud resolvers that are resolver_sources for all the clients behind them; front_record_types are passed on beside the usual ones, such as TXT."
   type = object({
-    upstreams        = optional(list(string), [])
-    resolver_sources = optional(list(string), [])
+    upstreams          = optional(list(string), [])
+    resolver_sources   = optional(list(string), [])
+    front_record_types = optional(list(string), [])
   })
   default = {}
 
@@ -255,6 +256,24 @@ variable "dns" {
   validation {
     condition     = alltrue([for source in var.dns.resolver_sources : can(cidrhost(strcontains(source, "/") ? source : "${source}/${strcontains(source, ":") ? 128 : 32}", 0))])
     error_message = "dns: resolver_sources are addresses or networks, v4 or v6."
+  }
+}
+
+variable "certificates" {
+  description = "How the certificates of allowed servers are looked at (preference certificate_check): private authorities to trust beside the system's, in PEM, and how many handshakes of its own an appliance makes a second, 0 for none."
+  type = object({
+    authorities = optional(string, "")
+    per_second  = optional(number, 20)
+  })
+  default = {}
+
+  validation {
+    condition     = var.certificates.authorities == "" || strcontains(var.certificates.authorities, "-----BEGIN CERTIFICATE-----")
+    error_message = "certificates: authorities are certificates in PEM."
+  }
+  validation {
+    condition     = var.certificates.per_second >= 0 && var.certificates.per_second <= 100
+    error_message = "certificates: per_second is 0 to 100."
   }
 }
 
