@@ -226,7 +226,7 @@ fn unknown_client_is_left_waiting_and_answered_once_it_is_known() {
 fn observing_front_passes_everything_and_says_what_it_would_refuse() {
     let lab = Topology::new().unwrap();
     let preferences = "dns_front = \"observe\"\ninternal_zones = [\"corp.example\"]";
-    let front = Fronted::with(&lab, preferences, "front_record_types = [\"TXT\"]");
+    let front = Fronted::with(&lab, preferences, "");
     front
         .dns
         .set("unlisted.example", Answer::of([MIRROR.address(Family::V4)]));
@@ -246,6 +246,13 @@ fn observing_front_passes_everything_and_says_what_it_would_refuse() {
     );
     let told = front.asks("listed.good.example", RecordType::TXT);
     assert_eq!(told.records().len(), 1, "{told:?}");
+    let of_it = [("dhost", "listed.good.example"), ("qtype", "TXT")];
+    let line = front.daemon.logs().expect_in("dns", &of_it).unwrap();
+    let said = [line.text("outcome"), line.text("would_reason")];
+    assert_eq!(said, ["allowed", "dns_record_type"]);
+    // What stands for many is no type that could be passed on.
+    let told = front.asks("listed.good.example", RecordType::ANY);
+    assert_eq!(told.code(), ResponseCode::Refused);
 }
 
 #[test]

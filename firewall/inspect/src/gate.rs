@@ -433,9 +433,14 @@ fn bound_name_allowed(env: &Env<'_>, client: policy::ClientRef, key: &FlowKey) -
     let max = NAMES_CONSIDERED.saturating_add(1);
     let names = env.policy.reachable_names(client, None, port, max);
     if names.len() < max {
-        return names
-            .into_iter()
-            .any(|name| env.bindings.is_bound(name, addr, env.now));
+        let mut names = names.into_iter();
+        if names.any(|name| env.bindings.is_bound(name, addr, env.now)) {
+            return true;
+        }
+        // Names under patterns are among those of the address only.
+        if !env.policy.has_pattern(client, port) {
+            return false;
+        }
     }
     let mut allowed = false;
     env.bindings

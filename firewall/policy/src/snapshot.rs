@@ -219,6 +219,11 @@ impl Snapshot {
         })
     }
 
+    /// Whether a pattern opens this port over TCP for a client.
+    pub fn has_pattern(&self, client: ClientRef, port: u16) -> bool {
+        self.clients.ports(client).at(port).has_pattern()
+    }
+
     /// What a bare TCP SYN of this client to this port may do.
     pub fn syn_gate(&self, client: ClientRef, port: u16, dst: IpAddr, date: Date) -> SynGate {
         use crate::preferences::{AddressMismatch, DnsFront};

@@ -1,8 +1,8 @@
 //! The bindings as one policy lets them count.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use inspect::{Bindings, Known, Time};
+use inspect::{Bindings, Certificate, Known, Time};
 use policy::{ClientRef, Name, Snapshot};
 
 use super::BindingStore;
@@ -52,5 +52,13 @@ impl Bindings for Under<'_> {
 
     fn varies(&self, name: &Name) -> bool {
         self.store.varies(name)
+    }
+
+    fn is_current(&self, name: &Name, addr: IpAddr, now: Time) -> bool {
+        self.store.is_current(name, addr, now)
+    }
+
+    fn certificate(&self, name: &Name, server: SocketAddr, now: Time) -> Certificate {
+        self.store.certificate(name, server, now)
     }
 }

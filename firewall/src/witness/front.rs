@@ -188,6 +188,8 @@ impl Front {
                 return None;
             }
             Probe::Own => {
+                // Answered, so that no resolver remembers a failure in place of the next probe.
+                send(&question, &question.marked(), reply);
                 let upstream = self.check.returned().unwrap_or_default().to_owned();
                 return self.set_state(FrontStateV1::Looping(upstream));
             }
@@ -239,7 +241,7 @@ impl Front {
         let sought = waiting.question.sought();
         if let Some(kept) = self.answers.get(&sought) {
             self.health.cached = self.health.cached.saturating_add(1);
-            let found = found(permit.id, Some(&kept.answer));
+            let found = found(permit.id, Some((kept.answer.as_ref(), Some(kept.age_s()))));
             waiting.kept = Some(kept);
             return (None, Some(found));
         }
@@ -279,7 +281,9 @@ impl Front {
         for id in ids {
             if let Some(waiting) = self.waiting.get_mut(&id) {
                 waiting.kept.clone_from(&kept);
-                news.push(found(id, kept.as_ref().map(|kept| kept.answer.as_ref())));
+                let age_s = (!news.is_empty()).then_some(0);
+                let answer = kept.as_ref().map(|kept| (kept.answer.as_ref(), age_s));
+                news.push(found(id, answer));
             }
         }
         news
@@ -386,7 +390,8 @@ fn send(question: &Question, answer: &Message, reply: ReplyTo) {
     }
 }
 
-fn found(id: u64, answer: Option<&Answer>) -> FromWitness {
+/// What the daemon is told of an answer; with an age where it has been told before.
+fn found(id: u64, answer: Option<(&Answer, Option<u32>)>) -> FromWitness {
     let mut found = FoundV1 {
         id,
         rcode: String::new(),
@@ -394,10 +399,15 @@ fn found(id: u64, answer: Option<&Answer>) -> FromWitness {
         chain: Vec::new(),
         others: Vec::new(),
         upstream: String::new(),
+        repeated: false,
     };
-    if let Some(answer) = answer {
+    if let Some((answer, age_s)) = answer {
         found.rcode = message::code_name(answer.code);
         found.addresses.clone_from(&answer.addresses);
+        found.repeated = age_s.is_some();
+        for seen in &mut found.addresses {
+            seen.ttl_s = seen.ttl_s.saturating_sub(age_s.unwrap_or(0));
+        }
         found.chain.clone_from(&answer.chain);
         found.others = answer.others();
         found.upstream.clone_from(&answer.upstream);

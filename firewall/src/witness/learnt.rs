@@ -1,7 +1,7 @@
 //! Names that only a pattern covers: learnt when a client claims them, few per client and pattern,
 //! forgotten soon.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use policy::{Entry, Name, Pattern, Snapshot};
@@ -31,12 +31,28 @@ pub(super) enum Learning {
 }
 
 impl LearntNames {
-    /// Takes over the patterns of a new policy; gives up every name, for what a pattern's number
-    /// meant is gone. A name still covered is learnt again when used.
-    pub(super) fn adopt(&mut self, policy: &Snapshot) -> Vec<Name> {
+    /// Takes over the patterns of a new policy; gives up the names that none of them covers, and those that `exact`
+    /// has by themselves. The others stay: a client may have been told their addresses a moment ago.
+    pub(super) fn adopt(&mut self, policy: &Snapshot, exact: &HashSet<Name>) -> Vec<Name> {
         self.patterns = patterns(policy);
         self.held.clear();
-        self.names.drain().map(|(name, _)| name).collect()
+        let mut gone = Vec::new();
+        for (name, mut learnt) in std::mem::take(&mut self.names) {
+            let covers = |pattern: &Pattern| pattern.matches(&name);
+            let is_ours = !exact.contains(&name) && policy.mentions(&name);
+            let pattern = is_ours
+                .then(|| self.patterns.iter().position(covers))
+                .flatten();
+            let Some(pattern) = pattern else {
+                gone.push(name);
+                continue;
+            };
+            learnt.pattern = pattern;
+            let held = self.held.entry((learnt.client, pattern)).or_default();
+            *held = held.saturating_add(1);
+            self.names.insert(name, learnt);
+        }
+        gone
     }
 
     pub(super) fn contains(&self, name: &Name) -> bool {

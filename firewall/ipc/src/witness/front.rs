@@ -77,6 +77,9 @@ pub struct FoundV1 {
     /// The resolver, `address:port`; empty when nobody answered.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub upstream: String,
+    /// Whether the daemon has been told of this very answer before: another asked at the same time, or earlier.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeated: bool,
 }
 
 /// The answer may leave.

@@ -10,7 +10,7 @@ use inspect::{Bindings, Query, Sought, Time, Why};
 use ipc::record::{DnsCat, DnsLineV1, FlowOutcome, Text, Timestamp};
 use ipc::witness::{
     AnswerOutcome, AnswerV1, AskedV1, FoundV1, FrontV1, FrontVerdict, PermitV1, ReleaseV1,
-    SourceV1, ToWitness,
+    SightingV1, SourceV1, ToWitness,
 };
 use policy::preferences::{DnsFront, FlowLogVerbosity};
 use policy::{Asking, Name, Reason, Snapshot};
@@ -30,6 +30,8 @@ pub(super) struct FrontDesk {
     again_ms: u64,
     /// Lines about refusals in this second, per source.
     said: HashMap<IpAddr, (u64, u32)>,
+    /// Names under patterns that cloud resolvers brought up in this second.
+    learnt: (u64, u32),
     /// Unknown sources told of in this second.
     unknown: (u64, Vec<IpAddr>),
     counts: FrontCounts,
@@ -69,6 +71,8 @@ struct Weighed {
     would: Option<Reason>,
     /// The name, where a rule lists it.
     listed: Option<Name>,
+    /// Whether its answer leaves with every address, bound or not.
+    whole: bool,
 }
 
 impl Weighed {
@@ -78,6 +82,7 @@ impl Weighed {
             reason: Err(reason),
             would: None,
             listed: None,
+            whole: false,
         }
     }
 
@@ -87,6 +92,7 @@ impl Weighed {
             reason: Ok(gid.to_owned()),
             would,
             listed,
+            whole: false,
         }
     }
 }
@@ -122,6 +128,12 @@ impl Desk {
         if self.front.on || was {
             actions.push(self.tell_front());
         }
+    }
+
+    /// Gives up what a process before asked: an answer would be one to another question.
+    pub(super) fn forget_questions(&mut self) {
+        self.front.waiting.clear();
+        self.front.deferred.clear();
     }
 
     pub(super) fn tell_front(&self) -> Action {
@@ -172,8 +184,7 @@ impl Desk {
         match verdict {
             FrontVerdict::Ignore => counts.ignored = counts.ignored.saturating_add(1),
             FrontVerdict::Forward => {
-                let enforced = policy.preferences().dns_front == DnsFront::Enforce;
-                let bind = weighed.listed.map(|name| (name, enforced));
+                let bind = weighed.listed.map(|name| (name, !weighed.whole));
                 let waiting = Waiting {
                     since_ms: now.mono_ms,
                     line,
@@ -242,16 +253,21 @@ impl Desk {
             }
             return Weighed::refused(FrontVerdict::Ignore, Reason::ClientUnknown);
         }
+        let observed = policy.preferences().dns_front == DnsFront::Observe;
         if !self.front.settings.passes(&asked.record_type) {
+            let forwarded = !NEVER_FORWARDED.contains(&asked.record_type.as_str());
+            if forwarded && (observed || deployment.is_some()) {
+                let gid = deployment.map_or("", |see_thru| see_thru.gid);
+                return Weighed::passed(gid, Some(Reason::DnsRecordType), None);
+            }
             return Weighed::refused(FrontVerdict::Refuse, Reason::DnsRecordType);
         }
         let name = Name::parse(asked.name.as_bytes());
         let zones = &policy.preferences().internal_zones;
-        if let Ok(name) = &name
-            && let Some(zone) = zones.iter().find(|zone| is_below(name, zone))
-        {
-            return Weighed::passed(zone.as_str(), None, None);
-        }
+        let zone = name
+            .as_ref()
+            .ok()
+            .and_then(|name| zones.iter().find(|zone| is_below(name, zone)));
         let asking = match (&name, client) {
             (Err(_), _) => Asking::Refused(Reason::NameNotAllowed),
             // Behind a resolver is whoever: names that any client may reach.
@@ -269,9 +285,19 @@ impl Desk {
             (Asking::Refused(_), Some(see_thru)) => Asking::SeeThru(see_thru.gid),
             (asking, _) => asking,
         };
-        let observed = policy.preferences().dns_front == DnsFront::Observe;
+        if let Some(zone) = zone {
+            // A name that a rule lists is bound all the same; that some of its addresses may not be is no matter here.
+            let listed = name.ok().filter(|_| matches!(asking, Asking::Named(_)));
+            return Weighed {
+                whole: true,
+                ..Weighed::passed(zone.as_str(), None, listed)
+            };
+        }
         match asking {
-            Asking::Named(gid) => Weighed::passed(gid, None, name.ok()),
+            Asking::Named(gid) => Weighed {
+                whole: observed,
+                ..Weighed::passed(gid, None, name.ok())
+            },
             Asking::SeeThru(gid) => Weighed::passed(gid, Some(Reason::NameNotAllowed), None),
             Asking::Refused(reason) if observed => Weighed::passed("", Some(reason), None),
             Asking::Refused(reason) => Weighed::refused(FrontVerdict::NoSuchName, reason),
@@ -292,8 +318,9 @@ impl Desk {
             why: Why::Claim,
         };
         if self.front.settings.is_resolver(source) {
-            // It speaks for all the clients behind it.
-            return self.learn_uncharged(&query, PER_RESOLVER_AND_PATTERN, now_ms);
+            // It speaks for all the clients behind it, and new names reach the owners of the zones.
+            return self.front.may_learn(now_ms)
+                && self.learn_uncharged(&query, PER_RESOLVER_AND_PATTERN, now_ms);
         }
         self.learn_name(&query, now_ms)
     }
@@ -370,7 +397,15 @@ impl Desk {
             // Says nothing of the name beyond these.
             more: true,
         };
-        self.answered(&answer, now_ms, actions);
+        let now = Time {
+            mono_ms: now_ms,
+            unix_ms: 0,
+        };
+        let is_bound = |seen: &SightingV1| self.store.is_bound(name, seen.address, now);
+        // Said again out of memory it is no second sighting.
+        if !found.repeated || !found.addresses.iter().all(is_bound) {
+            self.answered(&answer, now_ms, actions);
+        }
         // Kept as long as its asker keeps the answer: until then it may dial.
         let longest_s = found
             .addresses
@@ -445,6 +480,16 @@ impl FrontDesk {
         *count <= LINES_PER_SECOND
     }
 
+    /// Whether cloud resolvers may bring up another new name in this second.
+    fn may_learn(&mut self, now_ms: u64) -> bool {
+        let second = now_ms / 1_000;
+        if self.learnt.0 != second {
+            self.learnt = (second, 0);
+        }
+        self.learnt.1 = self.learnt.1.saturating_add(1);
+        self.learnt.1 <= NEW_NAMES_PER_SECOND
+    }
+
     /// Whether an unknown source is worth a look-up: ten a second, each once.
     fn may_report(&mut self, source: IpAddr, now_ms: u64) -> bool {
         let second = now_ms / 1_000;
@@ -467,6 +512,8 @@ fn is_below(name: &Name, zone: &Name) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
+/// No types of records: questions that stand for many, transfers of zones, and what is about the question itself.
+const NEVER_FORWARDED: [&str; 8] = ["ANY", "*", "AXFR", "IXFR", "MAILA", "MAILB", "OPT", "TSIG"];
 const WAITING_MAX: usize = 8_192;
 /// Longer than the witness keeps a question.
 const WAITING_FOR_MS: u64 = 10_000;
@@ -480,6 +527,8 @@ const LINES_PER_SECOND: u32 = 20;
 const UNKNOWN_PER_SECOND: usize = 10;
 /// Names learnt under one pattern on behalf of one cloud resolver: a 64th of a table that all share is for one client.
 const PER_RESOLVER_AND_PATTERN: usize = 4_096;
+/// New names under patterns that cloud resolvers may bring up together; of ten minutes' worth others still find room.
+const NEW_NAMES_PER_SECOND: u32 = 20;
 const ANSWERS_MAX: usize = 32;
 
 #[cfg(test)]

@@ -33,7 +33,13 @@ impl Expiry<(Name, RecordType), Kept> for TimeToLive {
         kept: &Kept,
         _: Instant,
     ) -> Option<Duration> {
-        Some(Duration::from_secs(kept.answer.ttl_s.into()))
+        // A failure, or what is stale at once, is not asked for again in the same moment (RFC 9520).
+        let lasts = if kept.answer.is_conclusive() {
+            kept.answer.ttl_s
+        } else {
+            0
+        };
+        Some(Duration::from_secs(lasts.into()).max(AT_LEAST))
     }
 }
 
@@ -41,7 +47,7 @@ impl Default for Answers {
     fn default() -> Self {
         let weight = |_: &(Name, RecordType), kept: &Kept| kept.answer.weight();
         let cache = Cache::builder()
-            .max_capacity(RECORDS_MAX)
+            .max_capacity(BYTES_MAX)
             .weigher(weight)
             .expire_after(TimeToLive)
             .build();
@@ -54,9 +60,9 @@ impl Answers {
         self.cache.get(sought)
     }
 
-    /// Keeps an answer of use until it is stale; one that is so at once is not kept.
+    /// Keeps an answer until it is stale, a second at least; one that takes much is not kept.
     pub(super) fn keep(&self, sought: (Name, RecordType), kept: Kept) {
-        if kept.answer.is_conclusive() && kept.answer.ttl_s > 0 {
+        if kept.answer.weight() <= ANSWER_BYTES_MAX {
             self.cache.insert(sought, kept);
         }
     }
@@ -76,5 +82,8 @@ impl Kept {
     }
 }
 
-/// Records of all answers together: some ten megabytes.
-const RECORDS_MAX: u64 = 50_000;
+/// All answers together, in bytes on the wire and what each takes beside them.
+const BYTES_MAX: u64 = 16 << 20;
+/// One answer.
+const ANSWER_BYTES_MAX: u32 = 16 << 10;
+const AT_LEAST: Duration = Duration::from_secs(1);

@@ -11,6 +11,7 @@ use hickory_resolver::proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_resolver::proto::rr::rdata::svcb::{SVCB, SvcParamKey, SvcParamValue};
 use hickory_resolver::proto::rr::rdata::{HTTPS, SOA};
 use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_resolver::proto::serialize::binary::BinEncodable;
 use ipc::witness::{FrontVerdict, SightingV1};
 
 use crate::witness::resolve::Heard;
@@ -221,6 +222,7 @@ pub(in crate::witness) struct Answer {
     pub(super) chain: Vec<String>,
     /// The resolver.
     pub(super) upstream: String,
+    weight: u32,
 }
 
 impl Answer {
@@ -236,6 +238,7 @@ impl Answer {
             addresses: finding.addresses,
             chain: finding.chain,
             upstream: upstream.map(|source| source.upstream).unwrap_or_default(),
+            weight: 0,
         };
         match result {
             // Over TCP as well: half an answer would bind half of its addresses.
@@ -264,6 +267,13 @@ impl Answer {
         if let Some(ttl_s) = ttls.min() {
             answer.ttl_s = ttl_s;
         }
+        let bytes = |record: &Record| record.to_bytes().map_or(usize::MAX, |bytes| bytes.len());
+        let records = answer
+            .records
+            .iter()
+            .map(|it| bytes(it).saturating_add(BESIDE));
+        let bytes = records.fold(BESIDE, usize::saturating_add);
+        answer.weight = u32::try_from(bytes).unwrap_or(u32::MAX);
         Some(answer)
     }
 
@@ -272,9 +282,9 @@ impl Answer {
         matches!(self.code, ResponseCode::NoError | ResponseCode::NXDomain)
     }
 
-    /// How many records it takes to keep.
+    /// How many bytes it takes to keep, about.
     pub(super) fn weight(&self) -> u32 {
-        u32::try_from(self.records.len().saturating_add(1)).unwrap_or(u32::MAX)
+        self.weight
     }
 
     /// What it holds beside addresses and aliases, for a person.
@@ -424,6 +434,8 @@ const PAYLOAD_MAX: u16 = 1_232;
 /// The EDNS option of extended errors, and the error that a name is blocked (RFC 8914).
 const EXTENDED_ERROR: u16 = 15;
 const BLOCKED: u16 = 15;
+/// What a record, and an answer, take in memory beside their bytes, about.
+const BESIDE: usize = 256;
 /// Aliases followed, as the witness does.
 const CHAIN_MAX: usize = 16;
 /// No record counts for longer at its receiver: bindings of an address end this long after it was last seen.

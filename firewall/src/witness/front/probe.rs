@@ -28,8 +28,7 @@ pub(super) struct LoopCheck {
 impl Default for LoopCheck {
     fn default() -> Self {
         Self {
-            // Nobody else can foresee it, so that nobody can turn a front off by asking.
-            own: format!("p{:016x}", RandomState::new().hash_one("own")),
+            own: fresh_label(),
             returned: None,
             upstreams: Vec::new(),
         }
@@ -75,6 +74,8 @@ impl LoopCheck {
         upstreams: &Upstreams,
     ) -> impl Future<Output = Option<String>> + Send + 'static {
         self.returned = None;
+        // A name that no resolver can have an answer to in its memory.
+        self.own = fresh_label();
         self.upstreams = upstreams.addresses();
         let name = |number: usize| Name::from_ascii(format!("{}-{number}.{ZONE}.", self.own));
         let names: Vec<Name> = (0..self.upstreams.len())
@@ -103,6 +104,11 @@ impl LoopCheck {
             .and_then(|number| self.upstreams.get(number))
             .map(String::as_str)
     }
+}
+
+/// Nobody else can foresee it, so that nobody can turn a front off by asking.
+fn fresh_label() -> String {
+    format!("p{:016x}", RandomState::new().hash_one("own"))
 }
 
 #[cfg(test)]

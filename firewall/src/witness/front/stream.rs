@@ -44,11 +44,11 @@ pub(super) async fn serve(
                 } else {
                     PER_SOURCE_MAX
                 };
-                let count = held.entry(from.ip()).or_default();
-                if *count >= most || conversations.len() >= CONVERSATIONS_MAX {
+                let count = held.get(&from.ip()).copied().unwrap_or(0);
+                if count >= most || conversations.len() >= CONVERSATIONS_MAX {
                     continue;
                 }
-                *count = count.saturating_add(1);
+                held.insert(from.ip(), count.saturating_add(1));
                 let events = events.clone();
                 conversations.spawn(async move {
                     // Whoever is slow or gone has no claim on an answer.

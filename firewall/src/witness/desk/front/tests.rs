@@ -46,6 +46,8 @@ impl Fixture {
             upstreams: vec!["192.0.2.53:53".to_owned()],
             max_qps: 400,
             ipv6: true,
+            anchors: None,
+            authorities: String::new(),
         };
         let store = Arc::new(BindingStore::new(3_600_000, Scope::default()));
         let front = FrontSettings {
@@ -119,6 +121,7 @@ impl Fixture {
             chain: vec!["edge.example.net".to_owned()],
             others: Vec::new(),
             upstream: "192.0.2.53:53".to_owned(),
+            repeated: false,
         };
         let mut actions = Vec::new();
         self.desk.found(&found, self.now, &mut actions);
@@ -250,8 +253,8 @@ fn names_under_patterns_are_learnt_few_at_a_time_and_a_resolver_speaks_for_many(
         permitted.count()
     };
     assert_eq!(forwarded(&mut fixture, CLIENT), 5);
-    assert_eq!(forwarded(&mut fixture, RESOLVER), 200);
-    // Five more each second, for as long as a question waits; the rest is left without an answer.
+    assert_eq!(forwarded(&mut fixture, RESOLVER), 20);
+    // As many more each second, for as long as a question waits; the rest is left without an answer.
     let mut later = Vec::new();
     for _ in 0..20 {
         fixture.now.mono_ms += 200;
@@ -260,10 +263,86 @@ fn names_under_patterns_are_learnt_few_at_a_time_and_a_resolver_speaks_for_many(
         later.extend(actions.iter().filter_map(verdict));
     }
     let count = |wanted| later.iter().filter(|verdict| **verdict == wanted).count();
-    assert_eq!(count(FrontVerdict::Forward), 15);
-    assert_eq!(count(FrontVerdict::Ignore), 180);
-    assert_eq!(fixture.desk.take_front_counts().ignored, 180);
+    assert_eq!(count(FrontVerdict::Forward), 15 + 60);
+    assert_eq!(count(FrontVerdict::Ignore), 180 + 120);
+    assert_eq!(fixture.desk.take_front_counts().ignored, 300);
     assert_eq!(fixture.desk.next_front_ms(), None);
+}
+
+#[test]
+fn policy_that_still_covers_a_name_leaves_its_addresses_bound() {
+    let mut fixture = Fixture::new("dns_front = \"enforce\"");
+    fixture.verdict(CLIENT, "a.wild.example.org");
+    fixture.found(&["45.60.0.1"]);
+    fixture.adopt("dns_front = \"enforce\"", 2);
+    assert!(fixture.is_bound("a.wild.example.org", "45.60.0.1"));
+    // It is known, and not brought up again.
+    fixture.verdict(CLIENT, "a.wild.example.org");
+}
+
+#[test]
+fn answer_that_is_told_again_is_no_second_sighting() {
+    let mut fixture = Fixture::new("dns_front = \"enforce\"");
+    for (repeated, ttl_s) in [(false, 60), (true, 60), (true, 1)] {
+        fixture.verdict(CLIENT, "listed.example.org");
+        let seen = SightingV1 {
+            address: "45.60.0.1".parse().unwrap(),
+            ttl_s,
+            hint: false,
+            source: 0,
+        };
+        let found = FoundV1 {
+            id: fixture.asked,
+            rcode: "NOERROR".to_owned(),
+            addresses: vec![seen],
+            chain: Vec::new(),
+            others: Vec::new(),
+            upstream: "192.0.2.53:53".to_owned(),
+            repeated,
+        };
+        fixture.desk.found(&found, fixture.now, &mut Vec::new());
+    }
+    // One sighting counts for ten minutes past its time to live, several for an hour.
+    fixture.now.mono_ms += 659_000;
+    assert!(fixture.is_bound("listed.example.org", "45.60.0.1"));
+    fixture.now.mono_ms += 2_000;
+    assert!(!fixture.is_bound("listed.example.org", "45.60.0.1"));
+}
+
+#[test]
+fn listed_name_inside_an_internal_zone_is_bound_and_keeps_what_cannot_be() {
+    let mut fixture = Fixture::new("dns_front = \"enforce\"\ninternal_zones = [\"example.org\"]");
+    assert_eq!(
+        fixture.verdict(CLIENT, "a.wild.example.org"),
+        FrontVerdict::Forward
+    );
+    let (without, _) = fixture.found(&["45.60.0.1", "10.7.7.7"]);
+    assert_eq!(without, Vec::<IpAddr>::new());
+    assert!(fixture.is_bound("a.wild.example.org", "45.60.0.1"));
+    assert!(!fixture.is_bound("a.wild.example.org", "10.7.7.7"));
+}
+
+#[test]
+fn questions_of_a_process_that_is_gone_are_forgotten() {
+    let mut fixture = Fixture::new("dns_front = \"enforce\"");
+    for number in 0..10 {
+        fixture.put(CLIENT, &format!("{number}.wild.example.org"), "A");
+    }
+    assert!(fixture.desk.next_front_ms().is_some());
+    fixture.desk.greet(&mut Vec::new());
+    assert_eq!(fixture.desk.next_front_ms(), None);
+    let found = FoundV1 {
+        id: 1,
+        rcode: "NOERROR".to_owned(),
+        addresses: Vec::new(),
+        chain: Vec::new(),
+        others: Vec::new(),
+        upstream: String::new(),
+        repeated: false,
+    };
+    let mut actions = Vec::new();
+    fixture.desk.found(&found, fixture.now, &mut actions);
+    assert_eq!(actions, []);
 }
 
 #[test]
