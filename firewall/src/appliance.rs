@@ -20,7 +20,7 @@ use ipc::control::{
 use ipc::record::Stream;
 use ipc::witness::FrontStateV1;
 use policy::Snapshot;
-use policy::preferences::{CertificateCheck, DnsFront, Preferences, Quic, X509Crls};
+use policy::preferences::{DnsFront, Preferences, Quic, X509Crls};
 use tokio::sync::broadcast;
 
 use crate::bindings::BindingStore;
@@ -397,10 +397,6 @@ fn adopted(policy: &Snapshot) -> Adopted {
 /// a check that is not made.
 fn inert(preferences: &Preferences) -> impl Iterator<Item = &'static str> {
     [
-        (
-            preferences.certificate_check == CertificateCheck::Enforce,
-            "certificate_check: enforce",
-        ),
         (preferences.quic == Quic::Inspect, "quic: inspect"),
         (preferences.x509_crls == X509Crls::Allow, "x509_crls: allow"),
     ]

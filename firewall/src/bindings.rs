@@ -4,16 +4,17 @@
 //! named it, because clients keep answers longer than they should; but history is a grant to
 //! whoever owned the name, so it is short for an address seen only once (DESIGN, section 3).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use foldhash::quality::RandomState;
-use inspect::{Bindings, Known, Time};
+use inspect::{Bindings, Certificate, Known, Time};
 use policy::{ClientRef, Name, Snapshot};
 use serde::{Deserialize, Serialize};
 
+mod certificates;
 mod gate;
 mod keeper;
 mod listed;
@@ -22,6 +23,7 @@ mod scope;
 mod under;
 mod writer;
 
+use certificates::Certificates;
 use gate::Gate;
 
 pub use keeper::BindingKeeper;
@@ -43,6 +45,7 @@ pub struct BindingStore {
     known: papaya::HashMap<Name, NameState, RandomState>,
     gate: ArcSwap<Gate>,
     scope: ArcSwap<Scope>,
+    certificates: Certificates,
     history_ms: u64,
 }
 
@@ -121,6 +124,7 @@ impl BindingStore {
             known: papaya::HashMap::default(),
             gate: ArcSwap::default(),
             scope: ArcSwap::from_pointee(scope),
+            certificates: Certificates::default(),
             history_ms,
         }
     }
@@ -215,6 +219,28 @@ impl BindingStore {
         }
     }
 
+    /// Takes in what the certificate of a server is worth, until a moment of the monotonic clock; false when too many are
+    /// known already.
+    pub fn set_certificate(
+        &self,
+        name: &Name,
+        server: SocketAddr,
+        certificate: Certificate,
+        until_ms: u64,
+    ) -> bool {
+        self.certificates.set(name, server, certificate, until_ms)
+    }
+
+    /// Forgets certificates whose time is up.
+    pub fn sweep_certificates(&self, now_ms: u64) {
+        self.certificates.sweep(now_ms);
+    }
+
+    /// Servers whose certificate is known not to be of a name.
+    pub fn invalid_certificates(&self, now_ms: u64) -> Vec<(Name, SocketAddr)> {
+        self.certificates.invalid(now_ms)
+    }
+
     fn may_be_bound(&self, addr: IpAddr) -> bool {
         self.scope.load().may_be_bound(addr)
     }
@@ -283,6 +309,17 @@ impl Bindings for BindingStore {
         known
             .get(name)
             .is_some_and(|state| state.varies.load(Ordering::Relaxed))
+    }
+
+    fn is_current(&self, name: &Name, addr: IpAddr, now: Time) -> bool {
+        let sightings = self.sightings.pin();
+        sightings
+            .get(&(name.clone(), addr))
+            .is_some_and(|it| now.mono_ms <= it.fresh_until_ms.load(Ordering::Relaxed))
+    }
+
+    fn certificate(&self, name: &Name, server: SocketAddr, now: Time) -> Certificate {
+        self.certificates.get(name, server, now.mono_ms)
     }
 
     fn is_known(&self, name: &Name) -> Known {

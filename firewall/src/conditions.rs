@@ -9,6 +9,7 @@ use ipc::control::WitnessState;
 
 use crate::appliance::Appliance;
 use crate::clock;
+use crate::witness::read_anchors;
 
 /// What was found last time.
 #[derive(Debug, Default)]
@@ -17,6 +18,9 @@ pub struct Conditions {
     resolver: bool,
     source: bool,
     front: Option<String>,
+    anchors: Option<String>,
+    /// Seconds until the file of certificate authorities is looked at again.
+    anchors_in: u32,
 }
 
 impl Conditions {
@@ -33,6 +37,27 @@ impl Conditions {
         let why = "publisher_silent: the last good policy stays in force";
         note(appliance, &mut self.source, silent, "publisher", why);
         self.look_at_front(appliance);
+        self.look_at_anchors(appliance);
+    }
+
+    /// The witness goes on with the authorities it can read: what they do not vouch for is found bad, not good.
+    fn look_at_anchors(&mut self, appliance: &mut Appliance) {
+        if let Some(left) = self.anchors_in.checked_sub(1) {
+            self.anchors_in = left;
+            return;
+        }
+        self.anchors_in = ANCHORS_EVERY_S;
+        let path = appliance.config().certificates.anchors.clone();
+        let fault = path.and_then(|path| read_anchors(&path).err());
+        let fault = fault.map(|error| error.to_string());
+        if fault == self.anchors {
+            return;
+        }
+        if let Some(why) = &fault {
+            appliance.fault("certificates.anchors", why);
+        }
+        appliance.set_degraded("certificates.anchors", fault.clone());
+        self.anchors = fault;
     }
 
     fn look_at_front(&mut self, appliance: &mut Appliance) {
@@ -64,5 +89,7 @@ fn is_silent(appliance: &Appliance) -> bool {
     !from_file && appliance.publisher_silence() > Some(SILENCE_MAX)
 }
 
+/// How often the file of certificate authorities is looked at, in seconds.
+const ANCHORS_EVERY_S: u32 = 60;
 /// Cloudsync reports its source at least every 30 s.
 const SILENCE_MAX: Duration = Duration::from_secs(120);

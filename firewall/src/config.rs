@@ -16,6 +16,10 @@ use thiserror::Error;
 use crate::suggest::closest;
 use crate::witness::record_type_name;
 
+mod certificates;
+
+pub use certificates::CertificatesConfig;
+
 /// Everything about this appliance that is not policy.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -50,6 +54,8 @@ pub struct Config {
     pub log_stdout: bool,
     /// The DNS witness.
     pub dns: DnsConfig,
+    /// The certificate witness.
+    pub certificates: CertificatesConfig,
     /// Who may do what; see [`Users`].
     pub users: Users,
 }
@@ -236,7 +242,14 @@ impl Config {
             self.dns.history_seconds.into(),
             0..=86_400,
         )?;
+        in_range("per_second", self.certificates.per_second.into(), 0..=100)?;
         in_range("max_bytes", self.spool.max_bytes, (16 << 20)..=(1 << 50))?;
+        if let Some(reason) = self.certificates.fault() {
+            return Err(InvalidConfig {
+                line: line_of_key(text, "authorities"),
+                reason,
+            });
+        }
         if self.appliance.is_empty() || self.appliance.len() > 253 {
             let reason = "`appliance` is not 1 to 253 bytes long".to_owned();
             return Err(InvalidConfig {
@@ -265,6 +278,7 @@ impl Default for Config {
             spool: SpoolConfig::default(),
             log_stdout: false,
             dns: DnsConfig::default(),
+            certificates: CertificatesConfig::default(),
             users: Users::default(),
         }
     }

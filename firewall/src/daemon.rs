@@ -33,7 +33,7 @@ use crate::configlog::Stamp;
 use crate::confine::{self, knows_group};
 use crate::control::{self, ControlError, Shared};
 use crate::flowlog::{self, FlowLog, LogSettings, LogThread};
-use crate::flows::{self, FlowSettings, FlowThread, FlowsError};
+use crate::flows::{self, FlowEvent, FlowSettings, FlowThread, FlowsError};
 use crate::health::{self, Page};
 use crate::kernel::{Guard, Kernel, KernelError};
 use crate::lockdown;
@@ -45,7 +45,10 @@ use crate::queue::{
 };
 use crate::ruleset::FRONT_PORT;
 use crate::tally::Tally;
-use crate::witness::{self, Audience, FrontSettings, Witness, WitnessSettings, WitnessThread};
+use crate::wake::Sender;
+use crate::witness::{
+    self, Audience, CertificateSettings, FrontSettings, Witness, WitnessSettings, WitnessThread,
+};
 
 /// Why the daemon could not start, or had to stop.
 #[derive(Debug, Error)]
@@ -198,11 +201,10 @@ struct Threads {
 impl Threads {
     /// Binds every queue and starts everything but the queue threads.
     fn start(config: &Config, kernel: Arc<Kernel>) -> Result<Self, DaemonError> {
-        let clock = Clock::start();
-        let (store, found) = PolicyStore::open(&config.state_dir)?;
+        let (clock, (store, found)) = (Clock::start(), PolicyStore::open(&config.state_dir)?);
         let current = Arc::clone(store.current());
         let (log, log_thread) = start_log(config)?;
-        let (bound, tally) = (bind_queues(config.queues)?, Arc::new(Tally::default()));
+        let (bound, tally) = (bind_queues(config.queues)?, Arc::<Tally>::default());
         let bindings = Arc::new(empty_bindings(config));
         let queues: Vec<_> = bound.iter().map(BoundQueue::address).collect();
         let (flow_events, flow_thread) = flows::start(FlowSettings {
@@ -211,6 +213,7 @@ impl Threads {
             bindings: Arc::clone(&bindings),
             clock,
             queues: queues.clone(),
+            policy: Arc::clone(&current),
             state_dir: config.state_dir.clone(),
         })?;
         let (unknown, unknown_receiver) = mpsc::channel(UNKNOWN_MAX);
@@ -222,6 +225,7 @@ impl Threads {
             log: log.clone(),
             appliance: config.appliance.clone(),
             policy: Arc::clone(&current),
+            flows: flow_events.clone(),
         };
         let (events, primed) = (audience.events.clone(), Arc::clone(&audience.primed));
         let (witness, witness_thread) = start_witness(config, &bindings, audience, clock)?;
@@ -325,6 +329,12 @@ fn start_witness(
         user: config.users.witness.clone(),
         saved: restore(&config.bindings_file(), clock),
         front: front_settings(config),
+        certificates: CertificateSettings {
+            per_second: config.certificates.per_second,
+            anchors: config.certificates.anchors.clone(),
+            authorities: config.certificates.authorities.clone(),
+            trust_clock: config.certificates.trust_clock,
+        },
     };
     witness::start(settings, Arc::clone(bindings), Box::new(audience), clock)
         .map_err(DaemonError::Witness)
@@ -439,6 +449,7 @@ struct Listeners {
     log: FlowLog,
     appliance: String,
     policy: Arc<crate::policy_store::CurrentPolicy>,
+    flows: Sender<FlowEvent>,
 }
 
 impl Audience for Listeners {
@@ -472,6 +483,20 @@ impl Audience for Listeners {
         if let Err(error) = self.unknown.try_send(address) {
             // It asks again, and is reported again.
             tracing::debug!(%error, "reporting an unknown client");
+        }
+    }
+
+    fn bad_certificate(&self, name: &Name, server: SocketAddr, detail: &str) {
+        let policy = self.policy.load();
+        let stamp = Stamp::new(&policy, &self.appliance, unix_ms());
+        let message = format!("{name} at {server}: {detail}");
+        self.log.config(stamp.fault(name.as_str(), &message));
+    }
+
+    fn distrust(&self, name: Name, server: SocketAddr) {
+        if !self.flows.send(FlowEvent::Distrust(name, server)) {
+            // New ones are refused all the same.
+            tracing::warn!(%server, "too much waits, flows go on to a server with a bad certificate");
         }
     }
 }

@@ -1,10 +1,15 @@
 //! Why a connection would be allowed or refused: the decision for one made-up flow, and the
 //! near misses around it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use inspect::{Bindings, Certificate, Time};
 use ipc::control::{Explanation, Question};
-use policy::{AppProto, Ask, ClientRef, Date, Entry, Kind, Name, Outcome, Snapshot, Transport};
+use policy::preferences::CertificateCheck;
+use policy::{
+    AppProto, Ask, ClientRef, Date, Decision, Entry, Kind, Name, Outcome, Reason, Snapshot,
+    Transport,
+};
 
 use crate::bindings::{Binding, BindingStore};
 
@@ -74,18 +79,39 @@ pub fn explain(
     if let Some(reason) = decision.would_reason {
         steps.push(format!("enforcement would refuse: {}", reason.as_str()));
     }
-    let (allowed, reason) = match decision.outcome {
-        Outcome::Allow => (true, None),
-        Outcome::Refuse(reason) => (false, Some(reason.as_str().to_owned())),
-    };
+    let bad = (kind == Kind::Tls && decision.is_allowed() && decision.see_thru.is_none())
+        .then(|| bad_certificate(live?, &name, question.destination?, question.port))
+        .flatten();
+    let reason = refusal(policy, &decision, bad.is_some());
+    steps.extend(bad);
     let (gid, rule) = decision.by.unzip();
     Ok(Explanation {
-        allowed,
-        reason,
+        allowed: reason.is_none(),
+        reason: reason.map(|reason| reason.as_str().to_owned()),
         gid: gid.map(str::to_owned),
         rule: rule.map(str::to_owned),
         steps,
     })
+}
+
+/// Why a connection would be refused, if it would.
+fn refusal(policy: &Snapshot, decision: &Decision<'_>, is_bad: bool) -> Option<Reason> {
+    let enforced = policy.preferences().certificate_check == CertificateCheck::Enforce;
+    match decision.outcome {
+        Outcome::Refuse(reason) => Some(reason),
+        Outcome::Allow => (is_bad && enforced).then_some(Reason::CertificateInvalid),
+    }
+}
+
+/// What speaks against a server's certificate, if one was seen.
+fn bad_certificate(live: Live<'_>, name: &Name, dialled: IpAddr, port: u16) -> Option<String> {
+    let now = Time {
+        mono_ms: live.now_ms,
+        unix_ms: 0,
+    };
+    let server = SocketAddr::new(dialled, port);
+    let bad = live.bindings.certificate(name, server, now) == Certificate::Invalid;
+    bad.then(|| format!("{server} has shown a certificate that is not one of {name}"))
 }
 
 /// Whether the address is one of the name's, and how that is known.
@@ -153,7 +179,7 @@ fn unknown(policy: &Snapshot, source: IpAddr) -> Explanation {
     };
     Explanation {
         allowed: false,
-        reason: Some(policy::Reason::ClientUnknown.as_str().to_owned()),
+        reason: Some(Reason::ClientUnknown.as_str().to_owned()),
         gid: None,
         rule: None,
         steps: vec![format!("{source} {place}")],

@@ -6,6 +6,7 @@
 //! again like any other.
 
 mod complete;
+mod distrust;
 mod end;
 mod ledger;
 mod rejudge;
@@ -15,6 +16,7 @@ mod table;
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use std::time::{Duration, Instant};
 use inspect::FlowRecord;
 use ipc::record::Stream;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use policy::Snapshot;
+use policy::{Name, Snapshot};
 use thiserror::Error;
 
 use crate::background;
@@ -36,12 +38,14 @@ use crate::conntrack::{Conntrack, DestroyListener, Entry};
 use crate::flowlog::FlowLog;
 use crate::marks;
 use crate::netlink::NetlinkError;
+use crate::policy_store::CurrentPolicy;
 use crate::queue::QueueAddress;
 use crate::raw::{RawError, RawSender};
 use crate::tally::Tally;
 use crate::wake::{self, Mailbox, Sender};
 
 use complete::Complete;
+use distrust::Distrusted;
 use end::TimeOuts;
 use ledger::Ledger;
 use rejudge::{Ending, Rejudging};
@@ -56,6 +60,8 @@ pub enum FlowEvent {
     /// A new policy is published: as soon as no queue thread judges by an older one, end what it
     /// refuses, then say how many.
     Rejudge(Arc<Snapshot>, SyncSender<usize>),
+    /// The certificate of this server is not of this name: end the flows to it that claimed it.
+    Distrust(Name, SocketAddr),
     /// End.
     Stop,
 }
@@ -95,6 +101,8 @@ pub struct FlowSettings {
     pub clock: Clock,
     /// The threads that judge: a policy counts when all of them are on it.
     pub queues: Vec<QueueAddress>,
+    /// The policy in force.
+    pub policy: Arc<CurrentPolicy>,
     /// Folder of the file that outlives this process.
     pub state_dir: PathBuf,
 }
@@ -115,10 +123,12 @@ pub fn start(settings: FlowSettings) -> Result<(Sender<FlowEvent>, FlowThread), 
         raw: RawSender::open()?,
         timeouts: TimeOuts::read(),
         ledger: Ledger::new(&settings.state_dir),
+        handed: 0,
         settings,
         flows: FlowTable::new(FLOWS_MAX),
         rejudging: None,
         endings: VecDeque::new(),
+        distrusted: VecDeque::new(),
         compare_at: None,
         sweep: Sweep::new(),
         complete: None,
@@ -164,12 +174,16 @@ struct Follower {
     raw: RawSender,
     timeouts: TimeOuts,
     ledger: Ledger,
+    /// `end` lines handed to the log.
+    handed: u64,
     settings: FlowSettings,
     flows: FlowTable,
     /// A policy that live flows are still to be judged by.
     rejudging: Option<Rejudging>,
     /// Flows that are being ended, in the order in which they are looked at again.
     endings: VecDeque<Ending>,
+    /// Servers whose flows are looked for once more.
+    distrusted: VecDeque<Distrusted>,
     /// When to look for flows that are gone without an event.
     compare_at: Option<Instant>,
     /// Which flows the kernel is to look at next.
@@ -192,10 +206,11 @@ impl Follower {
                 break;
             }
             // Before anything else: what is written by now survives us.
-            self.ledger.flush(&mut self.flows);
+            self.write_down();
             let quiet = self.take_ends();
             self.go_on_rejudging();
             self.go_on_ending();
+            self.go_on_distrusting();
             if quiet && self.compare_at.is_some_and(|at| at <= Instant::now()) {
                 self.compare_with_table();
                 let again = if self.flows.has_suspects() {
@@ -206,10 +221,12 @@ impl Follower {
                 self.compare_at = Some(Instant::now() + again);
             }
             self.sweep();
-            self.ledger.flush(&mut self.flows);
+            self.write_down();
             let live = u64::try_from(self.flows.len()).unwrap_or(u64::MAX);
             self.live.store(live, Ordering::Relaxed);
         }
+        // The log is stopped after us, and writes all it has.
+        self.ledger.settle(u64::MAX);
         self.ledger.flush(&mut self.flows);
     }
 
@@ -247,6 +264,7 @@ impl Follower {
         let due = [
             self.compare_at,
             self.endings.front().map(|next| next.at),
+            self.distrusted.front().map(|next| next.again),
             self.sweep.due(self.flows.len()),
         ];
         let next = due.into_iter().flatten().min();
@@ -261,6 +279,11 @@ impl Follower {
             }
             (None, None) => IDLE_MS,
         };
+        let idle_ms = if self.ledger.is_unsettled() {
+            idle_ms.min(SETTLE_MS)
+        } else {
+            idle_ms
+        };
         wake::wait(&mut watched, PollTimeout::from(idle_ms));
     }
 
@@ -272,6 +295,7 @@ impl Follower {
                 FlowEvent::Rejudge(policy, done) => {
                     self.rejudging = Some(Rejudging::new(policy, done));
                 }
+                FlowEvent::Distrust(name, server) => self.distrust(name, server),
                 FlowEvent::Stop => return false,
             }
         }
@@ -330,13 +354,32 @@ impl Follower {
         };
         let taken = self.flows.take(&key, stop_ms);
         self.forget(taken.lost);
+        let logged = taken.record.filter(|record| record.logged);
+        let Some(record) = logged else {
+            if taken.was_in_file {
+                self.ledger.remove(&key);
+            }
+            return;
+        };
+        let end = self.timeouts.end_of(record, entry, stop_ms);
+        self.settings.log.end(Box::new(end));
+        self.handed = self.handed.saturating_add(1);
         if taken.was_in_file {
-            self.ledger.remove(&key);
+            self.ledger.remove_after(&key, self.handed);
         }
-        if let Some(record) = taken.record.filter(|record| record.logged) {
-            let end = self.timeouts.end_of(record, entry, stop_ms);
-            self.settings.log.end(Box::new(end));
-        }
+    }
+
+    /// Writes down what was taken in, and which ends are in the spool by now.
+    fn write_down(&mut self) {
+        let counts = self.settings.log.counts();
+        // No other thread hands any over; what cannot be written is counted there.
+        let written = [
+            counts.written(Stream::End),
+            counts.overrun(Stream::End),
+            counts.spool_full(Stream::End),
+        ];
+        self.ledger.settle(written.into_iter().sum());
+        self.ledger.flush(&mut self.flows);
     }
 
     /// Has the kernel remove entries whose time is up. By itself it may take a minute longer when
@@ -418,6 +461,8 @@ const GATHER: Duration = Duration::from_millis(3);
 /// Flows remembered; 49 bytes of the table each, of which 7 in 16 at least are in use, and what they share.
 const FLOWS_MAX: usize = 1 << 20;
 const IDLE_MS: u16 = 1_000;
+/// How soon to look whether the lines of ends are in the spool: the log gathers for a few milliseconds.
+const SETTLE_MS: u16 = 10;
 /// How often flows are compared with the kernel's table for no special reason.
 const COMPARE_EVERY: Duration = Duration::from_secs(900);
 /// How long after the last overrun, or the start, an event may still come.

@@ -200,6 +200,10 @@ fn counters(appliance: &Appliance, status: &StatusReply) -> Vec<Series> {
     let streams = status.spool.keys();
     let mut lost = streams.map(|stream| (stream.to_string(), counts.lost(*stream)));
     labelled("log_lines_lost", "Log lines lost", "stream", &mut lost);
+    let certificates = appliance.parts().witness.totals().certificates();
+    let mut certificates = certificates.map(|(outcome, count)| (outcome.to_owned(), count));
+    let help = "Handshakes of our own to see certificates";
+    labelled("certificate_checks", help, "outcome", &mut certificates);
     let in_kernel = kernel.counters();
     let mut dropped = Counter::ALL.iter().map(|counter| {
         let number = in_kernel.get(counter.name()).copied().unwrap_or(0);

@@ -497,6 +497,7 @@ impl Worker {
                 Output::Unanswered(flow) => self.look_for_port(&flow, policy),
                 Output::Query(_)
                 | Output::UnknownClient(_)
+                | Output::Certify { .. }
                 | Output::Record(_)
                 | Output::Claimed(_)
                 | Output::Session(_) => self.news.push(output),

@@ -1,4 +1,4 @@
-//! The DNS witness: the daemon's side of the process that resolves names.
+//! The witness: the daemon's side of the process that resolves names and looks at certificates.
 //!
 //! One thread here owns the child process, the schedule of look-ups and the writing end of
 //! the bindings. The child asks resolvers, as its own user and with no capability; what it
@@ -22,6 +22,7 @@ use crate::bindings::{BindingStore, Saved};
 use crate::clock::Clock;
 use crate::wake::{self, Sender};
 
+mod certify;
 mod child;
 mod desk;
 mod front;
@@ -33,7 +34,9 @@ mod schedule;
 mod spending;
 mod totals;
 
+pub use certify::{AnchorsError, parse_anchors, read_anchors};
 pub use child::{ChildError, run as run_child};
+pub use desk::CertificateSettings;
 pub use totals::DnsTotals;
 
 /// Where queue threads and the policy store leave what they want of the witness.
@@ -65,6 +68,10 @@ pub trait Audience: Send {
     fn log(&self, line: Box<DnsLineV1>);
     /// `address`, which no inventory knows, asks the DNS front.
     fn unknown(&self, address: IpAddr);
+    /// `server` has shown a certificate that is not one of `name`, for this reason.
+    fn bad_certificate(&self, name: &Name, server: SocketAddr, detail: &str);
+    /// Flows to `server` under `name` are to end.
+    fn distrust(&self, name: Name, server: SocketAddr);
 }
 
 /// How the witness is run.
@@ -80,6 +87,8 @@ pub struct WitnessSettings {
     pub saved: Option<Saved>,
     /// The DNS front, where the policy wants one.
     pub front: FrontSettings,
+    /// Handshakes of our own.
+    pub certificates: CertificateSettings,
 }
 
 /// What the policy does not say of the DNS front.
@@ -115,6 +124,7 @@ impl FrontSettings {
 enum Order {
     Ask { queue: usize, query: Query },
     Used { name: Name, addr: IpAddr },
+    Certify { name: Name, server: SocketAddr },
     Adopt(Arc<Snapshot>),
     Stop,
 }
@@ -137,8 +147,12 @@ pub fn start(
         upstreams: settings.upstreams.iter().map(ToString::to_string).collect(),
         max_qps: settings.max_qps,
         ipv6: true,
+        anchors: None,
+        authorities: String::new(),
     };
-    let desk = desk::Desk::new(configure, store, settings.saved).with_front(settings.front);
+    let desk = desk::Desk::new(configure, store, settings.saved)
+        .with_front(settings.front)
+        .with_certificates(settings.certificates);
     let reports = link::Reports {
         state: Arc::clone(&state),
         front: Arc::clone(&front),
@@ -168,6 +182,11 @@ impl Witness {
     /// Says that a flow to `addr` was allowed under `name`; false when too much waits already.
     pub fn used(&self, name: Name, addr: IpAddr) -> bool {
         self.orders.send(Order::Used { name, addr })
+    }
+
+    /// Asks what certificate a server shows for `name`; false when too much waits already.
+    pub fn certify(&self, name: Name, server: SocketAddr) -> bool {
+        self.orders.send(Order::Certify { name, server })
     }
 
     /// Watches the names of a new policy.

@@ -114,6 +114,14 @@ impl<'t> Daemon<'t> {
         Self::configured(topology, Some(path), "", upstreams, dns)
     }
 
+    /// Starts it with these lines in the table `[certificates]` of `postern.toml`: otherwise it shakes hands with nobody,
+    /// so that servers hear of nothing but what a test does.
+    pub fn certifying(topology: &'t Topology, inventory: &str, certificates: &str) -> Result<Self> {
+        let upstreams = [RESOLVER.at(Family::V4, 53)];
+        let table = format!("[certificates]\n{certificates}");
+        Self::asking(topology, inventory, &upstreams, &table)
+    }
+
     /// Starts it with nobody to tell it a policy: no inventory, no snapshot, a control socket nobody uses.
     pub fn without_policy(topology: &'t Topology) -> Result<Self> {
         Self::configured(topology, None, "", &[RESOLVER.at(Family::V4, 53)], "")
@@ -168,13 +176,18 @@ impl<'t> Daemon<'t> {
                 .map(ToString::to_string)
                 .collect::<Vec<_>>(),
         );
+        let certificates = if dns.contains("[certificates]") {
+            ""
+        } else {
+            "[certificates]\nper_second = 0\n"
+        };
         // Where root is the only user, it is also the witness.
         let users = if netns::outsider().is_some() {
             ONE_USER
         } else {
             ""
         };
-        std::fs::write(&config, text + users).context("writing postern.toml")?;
+        std::fs::write(&config, text + certificates + users).context("writing postern.toml")?;
         std::fs::create_dir_all(&state).context("making the state folder")?;
         let child = launch(topology, &launcher, &config, inventory.as_deref())?;
         let logs = Logs::new(&state.join("spool"));

@@ -19,14 +19,10 @@ pub const FOLDER: &str = "E2E_EVIDENCE";
 const METRICS: &str = include_str!("../../firewall/METRICS.md");
 
 /// Codes that no packet of this build provokes, and why.
-const REASONS_EXCUSED: [(Reason, &str); 3] = [
-    (
-        Reason::CertificateInvalid,
-        "reserved for the certificate witness",
-    ),
+const REASONS_EXCUSED: [(Reason, &str); 2] = [
     (
         Reason::CertificateRevoked,
-        "reserved for the certificate witness",
+        "reserved for revocation lists, which the certificate witness does not read yet",
     ),
     (
         Reason::Internal,

@@ -18,7 +18,7 @@ pub use dns::{Dns, zone};
 pub use http::HttpServer;
 pub use recorder::{Conversation, Recorder, Script};
 pub use ssh::SshServer;
-pub use tls::{Authority, TlsServer};
+pub use tls::{Authority, PatientTlsServer, TlsServer};
 
 use crate::netns::Namespace;
 use crate::wait;

@@ -74,6 +74,8 @@ impl WitnessProcess {
             upstreams: upstreams.iter().map(ToString::to_string).collect(),
             max_qps,
             ipv6: true,
+            anchors: None,
+            authorities: String::new(),
         }))?;
         let first = this.hear()?;
         if first != FromWitness::Ready {

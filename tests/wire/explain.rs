@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::scene::{Scene, allowed, evil};
 
 /// Asks the running daemon; the exit code and the answer.
-fn explain(lab: &Topology, arguments: &[&str]) -> (Option<i32>, Value) {
+pub(crate) fn explain(lab: &Topology, arguments: &[&str]) -> (Option<i32>, Value) {
     let config = lab.file("postern.toml");
     let fixed = [
         "explain",
@@ -23,7 +23,7 @@ fn explain(lab: &Topology, arguments: &[&str]) -> (Option<i32>, Value) {
 }
 
 /// Whether a step says this.
-fn says(answer: &Value, what: &str) -> bool {
+pub(crate) fn says(answer: &Value, what: &str) -> bool {
     let steps = answer["steps"].as_array().unwrap();
     steps
         .iter()

@@ -402,7 +402,7 @@ both_families! {
 }
 
 /// Whether the kernel calls its clock unsynchronised, asked without our own code.
-fn clock_is_unsynchronised() -> bool {
+pub(crate) fn clock_is_unsynchronised() -> bool {
     let number = if cfg!(target_arch = "x86_64") {
         159
     } else {

@@ -15,6 +15,7 @@ mod scene;
 
 mod address_binding;
 mod annotations;
+mod certificates;
 mod clients;
 mod congestion;
 mod dns_answers;

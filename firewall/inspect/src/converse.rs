@@ -2,6 +2,7 @@
 
 use policy::{AppProto, Name, Reason, Transport};
 
+use crate::certificate;
 use crate::conclude::Facts;
 use crate::env::Env;
 use crate::flow::Side;
@@ -78,6 +79,10 @@ impl Inspector {
             self.log_session(talk.session.take(), &facts);
         }
         if talk.protected_client && talk.protected_server && talk.answered {
+            if certificate::ends_here(env, &talk, flow.key.server) {
+                flow.stage = Stage::Conversing(talk);
+                return self.refuse_for(env, flow, Side::Server, Reason::CertificateInvalid);
+            }
             flow.stage = Stage::Conversing(talk);
             return self.hand_over(env, flow, side);
         }

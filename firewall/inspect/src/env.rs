@@ -1,6 +1,6 @@
 //! What the caller brings to every call: the time, the policy and what DNS has told us.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use policy::{ClientRef, Date, Name, Snapshot};
 
@@ -34,6 +34,21 @@ pub enum Known {
     Failed,
 }
 
+/// What is known of the certificate a server shows for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// Nothing, and nobody has asked lately.
+    Unasked,
+    /// Nothing yet: somebody is asking, or must not right now.
+    Asked,
+    /// It is of this name, by an authority that is trusted.
+    Valid,
+    /// It is not.
+    Invalid,
+    /// None could be seen, or no more servers of this name may be asked within the hour.
+    Unseen,
+}
+
 /// Which names belong to which addresses, as far as the witness knows.
 ///
 /// Read on the packet path: an implementation must not block.
@@ -65,6 +80,15 @@ pub trait Bindings {
     /// Whether the answers about `name` differ from each other, so that another may bring more.
     fn varies(&self, _name: &Name) -> bool {
         false
+    }
+    /// Whether `addr` is in an answer about `name` whose time to live has not ended: otherwise it is known from history
+    /// only, and may be somebody else's by now.
+    fn is_current(&self, _name: &Name, _addr: IpAddr, _now: Time) -> bool {
+        true
+    }
+    /// What the certificate witness knows of `server` under `name`.
+    fn certificate(&self, _name: &Name, _server: SocketAddr, _now: Time) -> Certificate {
+        Certificate::Asked
     }
 }
 

@@ -120,7 +120,8 @@ pub fn ssh_names(env: &Env<'_>, key: &FlowKey) -> BTreeSet<Name> {
         .filter(|name| env.bindings.is_bound(name, addr, env.now));
     let mut names: BTreeSet<Name> = bound.take(CANDIDATES_MAX).cloned().collect();
     let gate = env.policy.syn_gate(client, port, addr, env.now.date());
-    if gate == SynGate::Open {
+    // With the DNS front a pattern's gate is as strict as that of names, and its names are still the address's.
+    if gate == SynGate::Open || env.policy.has_pattern(client, port) {
         let mut walked = 0_usize;
         env.bindings.names_of(addr, env.now, &mut |name| {
             walked = walked.saturating_add(1);
@@ -312,9 +313,10 @@ impl Inspector {
         env: &Env<'_>,
         mut flow: Box<Flow>,
         claim: Claim,
-        judgement: Judgement,
+        mut judgement: Judgement,
         rescued: bool,
     ) {
+        self.weigh_certificate(env, &flow.key, &claim, &mut judgement);
         // Its SYN was, or this very claim.
         let facts = facts_of(&claim, &judgement, rescued || flow.rescued);
         let Judgement {

@@ -26,6 +26,7 @@ pub mod ssh;
 pub mod tls;
 
 mod allowance;
+mod certificate;
 mod claim;
 mod conclude;
 mod converse;
@@ -49,7 +50,7 @@ mod waiting;
 
 pub use counters::Counters;
 pub use detect::{Detected, detect};
-pub use env::{Answer, Bindings, Env, Known, Sought, Time};
+pub use env::{Answer, Bindings, Certificate, Env, Known, Sought, Time};
 pub use flow::FlowKey;
 pub use inspector::Inspector;
 pub use judge::ssh_names;

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use policy::Name;
+
 use crate::env::Sought;
 use crate::flow::FlowKey;
 use crate::record::FlowRecord;
@@ -105,6 +107,13 @@ pub enum Output {
     /// A source inside the served ranges that no inventory lists: look it up at once.
     /// De-duplicated and at most ten a second.
     UnknownClient(IpAddr),
+    /// A flow was allowed under a name, and nothing is known of the certificate its server shows.
+    Certify {
+        /// The name.
+        name: Name,
+        /// The server.
+        server: SocketAddr,
+    },
     /// Log a flow line.
     Record(Arc<FlowRecord>),
     /// A client's claim was allowed while `flow_log_verbosity` is `sessions`. To be remembered like

@@ -329,7 +329,8 @@ impl Replay {
                 | Output::Reset(_)
                 | Output::Forget(_)
                 | Output::Unanswered(_)
-                | Output::Ending(_) => {}
+                | Output::Ending(_)
+                | Output::Certify { .. } => {}
                 Output::UnknownClient(_) => came.unknown = true,
                 Output::Query(query) => {
                     let known = self.learnt.is_known(&query.sought.name) == Known::Answered;

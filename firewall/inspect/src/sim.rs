@@ -11,10 +11,11 @@ use policy::inventory::{self, Scope};
 use policy::{Name, Reason, Snapshot};
 
 use crate::{
-    Answer, Bindings, Category, Class, Env, FlowKey, FlowRecord, Inspector, Known, Limits, Outcome,
-    Output, Query, Reset, Sought, Time, Verdict, Why,
+    Answer, Bindings, Category, Certificate, Class, Env, FlowKey, FlowRecord, Inspector, Known,
+    Limits, Outcome, Output, Query, Reset, Sought, Time, Verdict, Why,
 };
 
+mod certificates;
 mod evasion;
 mod evasion_message;
 mod gates;
@@ -86,6 +87,8 @@ pub(crate) fn name(text: &str) -> Name {
 pub(crate) struct Directory {
     pub(crate) bound: Vec<(Name, IpAddr)>,
     pub(crate) known: HashMap<Name, Known>,
+    pub(crate) certificate: Option<Certificate>,
+    pub(crate) is_history: bool,
 }
 
 impl Bindings for Directory {
@@ -106,6 +109,14 @@ impl Bindings for Directory {
 
     fn is_known(&self, name: &Name) -> Known {
         self.known.get(name).copied().unwrap_or(Known::Unasked)
+    }
+
+    fn is_current(&self, _name: &Name, _addr: IpAddr, _now: Time) -> bool {
+        !self.is_history
+    }
+
+    fn certificate(&self, _name: &Name, _server: SocketAddr, _now: Time) -> Certificate {
+        self.certificate.unwrap_or(Certificate::Asked)
     }
 }
 
@@ -134,6 +145,7 @@ pub(crate) struct World {
     pub(crate) forgotten: Vec<FlowKey>,
     pub(crate) unknown: Vec<IpAddr>,
     pub(crate) unanswered: Vec<FlowKey>,
+    pub(crate) certify: Vec<(Name, SocketAddr)>,
     next_token: u32,
 }
 
@@ -170,6 +182,7 @@ impl World {
             forgotten: Vec::new(),
             unknown: Vec::new(),
             unanswered: Vec::new(),
+            certify: Vec::new(),
             next_token: 0,
         }
     }
@@ -202,6 +215,7 @@ impl World {
                     self.records.push(Arc::unwrap_or_clone(record));
                 }
                 Output::Claimed(_) => {}
+                Output::Certify { name, server } => self.certify.push((name, server)),
             }
         }
     }

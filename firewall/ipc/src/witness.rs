@@ -4,11 +4,14 @@
 //! It is trusted to answer, not to be well formed: a reply is checked like bytes from the wire.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+mod certificate;
 mod front;
 
+pub use certificate::{CertificateVerdict, CertifiedV1, CertifyV1, DETAIL_BYTES_MAX};
 pub use front::{
     AskedV1, FoundV1, FrontHealthV1, FrontStateV1, FrontV1, FrontVerdict, PermitV1, ReleaseV1,
 };
@@ -50,6 +53,8 @@ pub enum ToWitness {
     Permit(PermitV1),
     /// A client's answer may leave.
     Release(ReleaseV1),
+    /// See which certificate a server shows.
+    Certify(CertifyV1),
 }
 
 /// How the witness asks.
@@ -62,6 +67,12 @@ pub struct Configure {
     pub max_qps: u32,
     /// Whether to ask for AAAA.
     pub ipv6: bool,
+    /// A PEM file with certificate authorities to trust beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchors: Option<PathBuf>,
+    /// More of them, PEM itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub authorities: String,
 }
 
 /// One question that a packet waits for.
@@ -112,6 +123,8 @@ pub enum FromWitness {
     Found(FoundV1),
     /// How the DNS front is, whenever that changes.
     Front(FrontStateV1),
+    /// What a server's certificate is worth.
+    Certified(CertifiedV1),
 }
 
 /// What became of one question about one name, all record types together.

@@ -51,7 +51,13 @@ fn packaged_configuration_lists_every_key_and_changes_nothing() {
         .collect();
     Config::parse(&uncommented).unwrap();
     let listed: toml::Table = toml::from_str(&uncommented).unwrap();
-    for table in [None, Some("spool"), Some("dns"), Some("users")] {
+    for table in [
+        None,
+        Some("spool"),
+        Some("dns"),
+        Some("certificates"),
+        Some("users"),
+    ] {
         let keys = table.map_or(&listed, |name| listed[name].as_table().unwrap());
         let probe = format!(
             "{}zzz = 1\n",
@@ -109,5 +115,25 @@ fn dns_front_has_resolvers_and_more_record_types() {
     ] {
         let error = Config::parse(&format!("[dns]\n{line}\n")).unwrap_err();
         assert_eq!((error.line, error.reason.as_str()), (2, reason));
+    }
+}
+
+#[test]
+fn authorities_that_cannot_be_trusted_are_refused_with_their_line() {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = params.self_signed(&key).unwrap().pem();
+    let with = |pem: &str| Config::parse(&format!("[certificates]\nauthorities = '''\n{pem}'''\n"));
+    assert_eq!(with(&pem).unwrap().certificates.authorities, pem);
+    let garbage = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
+    for (pem, reason) in [
+        ("hello".to_owned(), "no certificate in `authorities`"),
+        (pem.clone() + garbage, "certificate 2 of `authorities`: "),
+        (pem.repeat(200), "`authorities` has more than 65536 bytes"),
+    ] {
+        let error = with(&pem).unwrap_err();
+        assert_eq!(error.line, 2);
+        assert!(error.reason.starts_with(reason), "{}", error.reason);
     }
 }

@@ -57,6 +57,8 @@ impl Rules {
         let inventory = config.inventory.as_deref();
         paths.extend(inventory.and_then(folder).map(|path| (path, read)));
         paths.extend(folder(&config.overlay).map(|path| (path, read)));
+        let anchors = config.certificates.anchors.as_deref();
+        paths.extend(anchors.and_then(folder).map(|path| (path, read)));
         let resolver = resolved(Path::new("/etc/resolv.conf"));
         paths.extend(folder(&resolver).map(|path| (path, read)));
         let opened = paths.into_iter().filter_map(|(path, access)| {

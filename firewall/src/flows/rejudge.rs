@@ -82,7 +82,7 @@ impl Follower {
         };
         let rest = refused.split_off(refused.len().min(ENDED_AT_ONCE));
         for key in &refused {
-            if self.kill(key, &policy) {
+            if self.kill(key, &policy, Reason::PolicyChanged) {
                 rejudging.ended = rejudging.ended.saturating_add(1);
             }
         }
@@ -135,11 +135,11 @@ impl Follower {
 
     /// Marks a flow to be ended and asks its server for the numbers to reset it with; false when
     /// the kernel does not carry it, its ends have closed it, or it is another of the same ends.
-    fn kill(&mut self, key: &Key, policy: &Snapshot) -> bool {
+    pub(super) fn kill(&mut self, key: &Key, policy: &Snapshot, reason: Reason) -> bool {
         let state = match self.conntrack.get(&key.tuple()) {
             // What is undecided is judged again by the thread that has it, and what the new policy
             // has judged already only shares its ends with what is meant here.
-            Ok(Some(entry)) if self.is_meant(key, entry.mark, policy) => entry.tcp_state,
+            Ok(Some(entry)) if self.is_meant(key, entry.mark, policy, reason) => entry.tcp_state,
             Ok(_) => return false,
             Err(error) => {
                 tracing::error!(%error, ?key, "reading a flow that is to end");
@@ -164,7 +164,9 @@ impl Follower {
                 && policy.preferences().flow_log_verbosity != FlowLogVerbosity::None
                 && let Some(record) = flow.record(key)
             {
-                self.settings.log.flow(Arc::new(ended_by(policy, record)));
+                self.settings
+                    .log
+                    .flow(Arc::new(ended_by(policy, record, reason)));
             }
         }
         if is_over {
@@ -182,11 +184,11 @@ impl Follower {
     }
 
     /// Whether an entry with this mark is the flow that is remembered under its ends.
-    fn is_meant(&self, key: &Key, ct_mark: u32, policy: &Snapshot) -> bool {
+    fn is_meant(&self, key: &Key, ct_mark: u32, policy: &Snapshot, reason: Reason) -> bool {
         let Some(judged) = marks::judged_generation(ct_mark) else {
             return false;
         };
-        if judged != low_bits(policy.generation()) {
+        if reason != Reason::PolicyChanged || judged != low_bits(policy.generation()) {
             return true;
         }
         // Of a flow that is 65,536 changes old the mark looks the same.
@@ -271,10 +273,10 @@ fn low_bits(generation: u64) -> u16 {
 }
 
 /// The line that says why a live flow was ended.
-fn ended_by(policy: &Snapshot, record: FlowRecord) -> FlowRecord {
+fn ended_by(policy: &Snapshot, record: FlowRecord, reason: Reason) -> FlowRecord {
     FlowRecord {
         unix_ms: unix_ms(),
-        outcome: Outcome::Disallowed(Reason::PolicyChanged),
+        outcome: Outcome::Disallowed(reason),
         gid: None,
         rule: None,
         generation: policy.generation(),

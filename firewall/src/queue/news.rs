@@ -23,6 +23,10 @@ impl Worker {
             }
             // A report lost here is repeated with the client's next SYN.
             Output::UnknownClient(client) => drop(self.surroundings.unknown.try_send(client)),
+            // Lost, the name's next flow asks again.
+            Output::Certify { name, server } => {
+                self.surroundings.witness.certify(name, server);
+            }
             Output::Record(record) => {
                 self.note(&record);
                 self.log(record, policy);

@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::certify::Certifier;
 use super::front::{self, Event, Front, Sought};
 use super::resolve::{
     Asked, Done, Finding, Merge, Part, Question, SAMPLES_MAX, SystemResolvers, Tally, Upstreams,
@@ -96,6 +97,7 @@ struct Witness {
     front: Option<Front>,
     /// How the front is to be run; tried again while it cannot be.
     front_wanted: Option<FrontV1>,
+    certifier: Certifier,
     health: HealthV1,
     reported: HealthV1,
 }
@@ -111,6 +113,8 @@ impl Witness {
                 upstreams: Vec::new(),
                 max_qps: 400,
                 ipv6: true,
+                anchors: None,
+                authorities: String::new(),
             },
             budget: Budget::new(400, 0),
             schedule: Schedule::default(),
@@ -121,6 +125,7 @@ impl Witness {
             parts: mpsc::channel(PARTS_MAX),
             front: None,
             front_wanted: None,
+            certifier: Certifier::default(),
             health: HealthV1::default(),
             reported: HealthV1::default(),
         }
@@ -153,6 +158,9 @@ impl Witness {
                     if let Ok(done) = done {
                         self.answer(done).await?;
                     }
+                }
+                certified = self.certifier.next() => {
+                    self.send(&FromWitness::Certified(certified)).await?;
                 }
                 event = front::next(&mut self.front) => self.handle_front(event).await?,
                 () = sleep_until(wake) => {}
@@ -200,6 +208,7 @@ impl Witness {
                         }
                     }
                 }
+                ToWitness::Certify(wanted) => self.certifier.begin(wanted),
                 ToWitness::Release(release) => {
                     if let Some(front) = &mut self.front {
                         front.release(&release);
@@ -212,6 +221,7 @@ impl Witness {
 
     fn configure(&mut self, settings: Configure) {
         self.budget = Budget::new(settings.max_qps, self.now_ms());
+        self.certifier.configure(&settings);
         self.settings = settings;
         self.system = SystemResolvers::new();
         self.upstreams = None;

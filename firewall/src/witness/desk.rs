@@ -21,9 +21,13 @@ use super::spending::Spending;
 use crate::bindings::{BindingStore, BindingWriter, Saved, Seen};
 
 mod asking;
+mod certificates;
 mod front;
 
 use asking::{ONCE_MS, Waiting};
+pub(super) use certificates::CertificateCounts;
+use certificates::CertificateDesk;
+pub use certificates::CertificateSettings;
 pub(super) use front::FrontCounts;
 use front::FrontDesk;
 
@@ -49,6 +53,7 @@ pub(super) struct Desk {
     priming: Option<Priming>,
     saved: Option<Saved>,
     front: FrontDesk,
+    certificates: CertificateDesk,
     not_global: usize,
     swept_ms: u64,
 }
@@ -79,6 +84,14 @@ pub(super) enum Action {
     Log(Box<DnsLineV1>),
     /// An address that no inventory knows asks the DNS front.
     Unknown(IpAddr),
+    /// A server's certificate is not of a name.
+    BadCertificate {
+        name: Name,
+        server: SocketAddr,
+        detail: String,
+    },
+    /// Flows to this server under this name are to end.
+    Distrust { name: Name, server: SocketAddr },
 }
 
 impl Desk {
@@ -101,13 +114,16 @@ impl Desk {
             priming: None,
             saved,
             front: FrontDesk::default(),
+            certificates: CertificateDesk::default(),
             not_global: 0,
             swept_ms: 0,
         }
     }
 
     /// Says everything again to a witness that has just started.
-    pub(super) fn greet(&self, actions: &mut Vec<Action>) {
+    pub(super) fn greet(&mut self, actions: &mut Vec<Action>) {
+        // Its questions are numbered from the start again.
+        self.forget_questions();
         actions.push(Action::Tell(ToWitness::Configure(self.settings.clone())));
         if self.listens() {
             actions.push(self.tell_front());
@@ -122,7 +138,7 @@ impl Desk {
         let exact: HashSet<Name> = policy.exact_names().cloned().collect();
         let added: Vec<Name> = exact.difference(&self.exact).cloned().collect();
         let mut removed: Vec<Name> = self.exact.difference(&exact).cloned().collect();
-        removed.extend(self.learnt.adopt(&policy));
+        removed.extend(self.learnt.adopt(&policy, &exact));
         removed.retain(|name| !exact.contains(name));
         self.writer.forget(&removed);
         for name in &removed {
@@ -137,6 +153,7 @@ impl Desk {
         self.exact = exact;
         self.policy = Some(Arc::clone(&policy));
         self.adopt_front(&policy, actions);
+        self.adopt_certificates(now_ms, actions);
         self.restore(now_ms);
         let unanswered = |name: &&Name| self.store.is_known(name) == Known::Priming;
         self.priming = Some(Priming {
@@ -365,6 +382,7 @@ impl Desk {
             .retain(|_, (at_ms, _)| now_ms.saturating_sub(*at_ms) < ONCE_MS);
         self.spending.sweep(now_ms);
         self.sweep_front(now_ms);
+        self.sweep_certificates(now_ms);
         let (store, learnt) = (&self.store, &self.learnt);
         let is_used =
             |name: &Name| learnt.contains(name) || in_use(store.last_used_ms(name), now_ms);

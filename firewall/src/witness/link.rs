@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::desk::{Action, Desk};
 use super::{Audience, DnsTotals, Order};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::confine::user_to_become;
 use crate::wake::{self, Mailbox};
 
@@ -91,6 +91,8 @@ impl Link {
             self.desk.tick(self.clock.mono_ms(), &mut actions);
             self.desk.tick_front(self.clock.now(), &mut actions);
             self.perform(actions);
+            let certificates = self.desk.take_certificate_counts();
+            self.reports.totals.add_certificates(&certificates);
         }
         if let Some(mut process) = self.process.take() {
             end(&mut process.child);
@@ -123,6 +125,12 @@ impl Link {
                 Order::Used { name, addr } => {
                     self.desk.used(&name, addr, now_ms, &mut actions);
                 }
+                Order::Certify { name, server } => {
+                    let synchronised = clock::is_synchronised() == Some(true);
+                    let now = self.clock.now();
+                    self.desk
+                        .certify((&name, server), now, synchronised, &mut actions);
+                }
                 Order::Adopt(policy) => {
                     self.desk.adopt(policy, now_ms, &mut actions);
                     self.exchange(now_ms);
@@ -153,6 +161,10 @@ impl Link {
                             self.desk.found(&found, self.clock.now(), &mut actions);
                         }
                         FromWitness::Front(state) => self.note_front(Some(state)),
+                        FromWitness::Certified(certified) => {
+                            self.desk
+                                .certified(&certified, self.clock.now(), &mut actions);
+                        }
                     }
                 }
                 self.perform(actions);
@@ -166,20 +178,25 @@ impl Link {
         let Some(process) = &mut self.process else {
             return Ok(messages);
         };
-        let mut buffer = [0; 16 << 10];
-        loop {
+        let (mut buffer, mut taken) = ([0; 16 << 10], 0_usize);
+        // What it goes on saying waits for the next turn: others wait for this thread too.
+        while taken < READ_MAX {
             match process.socket.read(&mut buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(length) => process
-                    .decoder
-                    .push(buffer.get(..length).unwrap_or_default()),
+                Ok(length) => {
+                    taken = taken.saturating_add(length);
+                    let bytes = buffer.get(..length).unwrap_or_default();
+                    process.decoder.push(bytes);
+                    while let Some(message) =
+                        process.decoder.next_message().map_err(io::Error::other)?
+                    {
+                        messages.push(message);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-        }
-        while let Some(message) = process.decoder.next_message().map_err(io::Error::other)? {
-            messages.push(message);
         }
         Ok(messages)
     }
@@ -203,6 +220,12 @@ impl Link {
                 Action::Alarm { name } => self.audience.alarm(&name),
                 Action::Log(line) => self.audience.log(line),
                 Action::Unknown(address) => self.audience.unknown(address),
+                Action::BadCertificate {
+                    name,
+                    server,
+                    detail,
+                } => self.audience.bad_certificate(&name, server, &detail),
+                Action::Distrust { name, server } => self.audience.distrust(name, server),
             }
         }
     }
@@ -356,6 +379,8 @@ fn end(child: &mut Child) {
     drop(child.wait());
 }
 
+/// Bytes of the witness taken in one turn.
+const READ_MAX: usize = 4 << 20;
 const RESTART_MIN_MS: u64 = 100;
 const RESTART_MAX_MS: u64 = 5_000;
 const STEADY_MS: u64 = 60_000;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipc::witness::HealthV1;
 
-use super::desk::FrontCounts;
+use super::desk::{CertificateCounts, FrontCounts};
 
 /// Totals since the daemon started, over every process it had as witness, and how many there are
 /// now of what is counted now.
@@ -23,6 +23,7 @@ pub struct DnsTotals {
     learnt: AtomicU64,
     rotating: AtomicU64,
     front: FrontTotals,
+    certificates: [AtomicU64; 4],
 }
 
 /// What the DNS front did.
@@ -75,6 +76,28 @@ impl DnsTotals {
         ] {
             total.fetch_add(count, Ordering::Relaxed);
         }
+    }
+
+    /// Adds what came of handshakes.
+    pub(super) fn add_certificates(&self, counts: &CertificateCounts) {
+        let counts = [
+            counts.valid,
+            counts.invalid,
+            counts.unseen,
+            counts.not_asked,
+        ];
+        for (total, count) in self.certificates.iter().zip(counts) {
+            total.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// What came of handshakes with servers, to see their certificates: each outcome and how often.
+    pub fn certificates(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let outcomes = ["valid", "invalid", "unseen", "not_asked"];
+        let totals = self.certificates.iter();
+        outcomes
+            .into_iter()
+            .zip(totals.map(|total| total.load(Ordering::Relaxed)))
     }
 
     /// Notes how many names are known because of a pattern, and how many rotate.

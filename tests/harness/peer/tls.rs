@@ -132,3 +132,48 @@ impl TlsServer {
         Ok(Self { _process: process })
     }
 }
+
+/// A TLS server of OpenSSL's library that serves many at a time: it completes each handshake, and then waits.
+#[derive(Debug)]
+pub struct PatientTlsServer {
+    _process: Process,
+}
+
+impl PatientTlsServer {
+    /// Listens at `address`, with a certificate of `name`.
+    pub fn start(
+        namespace: &Namespace,
+        authority: &Authority,
+        name: &str,
+        address: SocketAddr,
+    ) -> Result<Self> {
+        let (key, certificate) = authority.issue(name)?;
+        let mut command = namespace.command("python3");
+        command
+            .args(["-c", PATIENT])
+            .args([key, certificate])
+            .args([address.ip().to_string(), address.port().to_string()]);
+        let what = format!("a TLS server for {name}");
+        let process = Process::listening(&mut command, &what, namespace, address)?;
+        Ok(Self { _process: process })
+    }
+}
+
+const PATIENT: &str = "
+import socket, ssl, sys, threading
+key, certificate, host, port = sys.argv[1:]
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(certificate, key)
+family = socket.AF_INET6 if ':' in host else socket.AF_INET
+listener = socket.create_server((host, int(port)), family=family, backlog=64)
+
+def serve(connection):
+    try:
+        context.wrap_socket(connection, server_side=True).recv(1)
+    except OSError:
+        pass
+
+while True:
+    connection, _ = listener.accept()
+    threading.Thread(target=serve, args=(connection,), daemon=True).start()
+";

@@ -1,5 +1,6 @@
 //! Who may knock: sources, destinations, other protocols.
 
+use super::samples::*;
 use super::*;
 
 #[test]
@@ -68,7 +69,7 @@ fn see_thru_never_opens_the_metadata_service() {
 fn unknown_clients_pass_under_see_thru_and_are_logged() {
     let mut world = World::new(snapshot(&[], "see_thru = \"2030-01-01\"", 1));
     let conn = Conn::new("10.0.9.9:40000", "203.0.113.5:443").open(&mut world);
-    conn.send(&mut world, 0, &samples::hello());
+    conn.send(&mut world, 0, &hello());
     let line = world.line(Category::Client).unwrap();
     assert!(line.is_allowed());
     assert_eq!(line.would_reason, Some(Reason::ClientUnknown));
@@ -108,7 +109,7 @@ fn one_client_cannot_have_the_hellos_of_others_refused() {
         segments_per_client: 20,
         ..Limits::default()
     };
-    for piece in [&samples::pq_hello()[..1_000], &samples::hello()[..1]] {
+    for piece in [&pq_hello()[..1_000], &hello()[..1]] {
         let mut world = World::with_limits(ordinary(), limits.clone());
         for port in 1..=200_u16 {
             let conn = Conn::new(&format!("10.0.0.1:{port}"), "203.0.113.5:443").open(&mut world);
@@ -120,8 +121,8 @@ fn one_client_cannot_have_the_hellos_of_others_refused() {
         assert!(world.records.iter().all(|record| record.outcome == refused));
         assert!(!world.records.is_empty());
         let other = Conn::new("10.0.0.2:40000", "203.0.113.5:443").open(&mut world);
-        other.send(&mut world, 0, &samples::hello());
-        assert_eq!(other.at_server(&world), samples::hello());
+        other.send(&mut world, 0, &hello());
+        assert_eq!(other.at_server(&world), hello());
     }
 }
 
@@ -220,4 +221,27 @@ fn refusals_of_one_client_do_not_flood_the_log() {
     world.wait(1_000);
     Conn::new("10.0.0.1:501", "203.0.113.5:8443").syn(&mut world);
     assert_eq!(world.records.last().unwrap().suppressed, 490);
+}
+
+/// With the DNS front a pattern is as strict as a name, and what it covers is served all the same: TLS and SSH.
+#[test]
+fn names_under_a_pattern_are_served_behind_the_dns_front() {
+    let rules = [
+        ("postern:tls:*.example.com", "tcp", "443"),
+        ("postern:ssh:*.example.com", "tcp", "22"),
+    ];
+    let mut world = World::new(snapshot(&rules, "dns_front = \"enforce\"", 1));
+    let tls = Conn::tls().open(&mut world);
+    tls.send(&mut world, 0, &hello());
+    assert_eq!(tls.at_server(&world), hello(), "{:?}", world.records);
+    let ssh = Conn::ssh().open(&mut world);
+    ssh.reply(&mut world, 0, b"SSH-2.0-OpenSSH_9.2\r\n");
+    assert_eq!(ssh.at_client(&world), b"SSH-2.0-OpenSSH_9.2\r\n");
+    ssh.send(&mut world, 0, b"SSH-2.0-OpenSSH_9.2\r\n");
+    assert_eq!(ssh.at_server(&world), b"SSH-2.0-OpenSSH_9.2\r\n");
+    assert_eq!(world.refusal(), None);
+    // An address nobody was told is not even dialled.
+    let stranger = Conn::new("10.0.0.1:40001", "203.0.113.77:443");
+    let syn = stranger.syn(&mut world);
+    assert_eq!(world.verdict(syn), Some(Verdict::Drop));
 }

@@ -99,6 +99,8 @@ impl World {
             upstreams: Vec::new(),
             max_qps: 400,
             ipv6: true,
+            anchors: None,
+            authorities: String::new(),
         };
         let now_ms = 1_000_000;
         let mut world = Self {
@@ -250,7 +252,9 @@ impl World {
                 Action::Primed { .. }
                 | Action::Alarm { .. }
                 | Action::Log(_)
-                | Action::Unknown(_) => {}
+                | Action::Unknown(_)
+                | Action::BadCertificate { .. }
+                | Action::Distrust { .. } => {}
             }
         }
     }
@@ -259,6 +263,7 @@ impl World {
     fn tell(&mut self, message: ToWitness) {
         match message {
             ToWitness::Configure(_)
+            | ToWitness::Certify(_)
             | ToWitness::Front(_)
             | ToWitness::Permit(_)
             | ToWitness::Release(_) => {}
@@ -323,6 +328,7 @@ impl World {
                 | Output::Forget(_)
                 | Output::Unanswered(_)
                 | Output::UnknownClient(_)
+                | Output::Certify { .. }
                 | Output::Record(_)
                 | Output::Claimed(_)
                 | Output::Session(_) => {}

@@ -23,6 +23,8 @@ fn desk() -> Desk {
         upstreams: Vec::new(),
         max_qps: 400,
         ipv6: true,
+        anchors: None,
+        authorities: String::new(),
     };
     let store = Arc::new(BindingStore::new(3_600_000, Scope::default()));
     Desk::new(settings, store, None)
@@ -104,7 +106,9 @@ fn answers(actions: &[Action]) -> Vec<Answer> {
         | Action::Primed { .. }
         | Action::Alarm { .. }
         | Action::Log(_)
-        | Action::Unknown(_) => None,
+        | Action::Unknown(_)
+        | Action::BadCertificate { .. }
+        | Action::Distrust { .. } => None,
     };
     actions.iter().filter_map(answer).collect()
 }
