@@ -229,7 +229,7 @@ impl Inspector {
         why: Why,
     ) -> Lookups {
         self.ask(env, key, &names, why);
-        Lookups::new(names)
+        Lookups::new(env.policy.generation(), names)
     }
 
     fn ask(&mut self, env: &Env<'_>, key: FlowKey, names: &[Name], why: Why) {
@@ -359,8 +359,11 @@ impl Inspector {
                 flow.stage = Stage::HeldSyn { token, lookups };
                 self.table.put(flow);
             }
-            // The retransmission asks again.
-            Door::Miss if self.may_come_back(env, &lookups) => {
+            // The retransmission asks again, and for the names of a policy that has come meanwhile.
+            Door::Miss
+                if lookups.generation() != env.policy.generation()
+                    || self.may_come_back(env, &lookups) =>
+            {
                 flow.stage = Stage::HeldSyn { token, lookups };
                 self.abandon(flow);
             }

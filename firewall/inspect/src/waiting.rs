@@ -16,6 +16,8 @@ pub(crate) struct Lookups {
     later: Vec<Name>,
     /// Whether there are names that nobody is asked about this time.
     partial: bool,
+    /// The policy whose names these are.
+    generation: u64,
 }
 
 /// How far one of them is.
@@ -28,13 +30,19 @@ enum Progress {
 }
 
 impl Lookups {
-    pub(crate) fn new(names: impl IntoIterator<Item = Name>) -> Self {
+    pub(crate) fn new(generation: u64, names: impl IntoIterator<Item = Name>) -> Self {
         let names = names.into_iter().map(|name| (name, Progress::Pending));
         Self {
             names: names.collect(),
             later: Vec::new(),
             partial: false,
+            generation,
         }
+    }
+
+    /// The policy whose names these are: another may have more.
+    pub(crate) const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Leaves names to be asked for later, and notes whether even these are not all.

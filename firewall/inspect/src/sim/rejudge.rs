@@ -141,3 +141,33 @@ fn a_syn_sent_again_under_another_policy_is_judged_like_a_first() {
         assert_eq!(world.refusal(), Some(Reason::NameUnresolvable));
     }
 }
+
+/// Its names were those of the old policy, and each is answered. The new one has another, whose answer may allow it.
+#[test]
+fn a_syn_held_over_a_change_of_policy_is_not_refused_for_the_names_of_the_old_one() {
+    let rules = ["api.example.com", "new.example.com"]
+        .map(|name| (format!("postern:tls:{name}"), "tcp", "443"));
+    let rules = rules
+        .each_ref()
+        .map(|(text, ip, port)| (text.as_str(), *ip, *port));
+    for rejudged in [true, false] {
+        let mut world = World::new(snapshot(&rules[..1], "", 1));
+        let conn = Conn::new("10.0.0.1:40001", "203.0.113.99:443");
+        let held = conn.syn(&mut world);
+        world.swap(snapshot(&rules, "", 2));
+        if rejudged {
+            world.rejudge();
+        }
+        world.answer("api.example.com", Answer::Resolved);
+        assert_eq!(world.verdict(held), Some(Verdict::Drop));
+        assert!(world.resets.is_empty() && world.records.is_empty());
+        let again = conn.syn(&mut world);
+        world.bind("new.example.com", "203.0.113.99");
+        world.answer("new.example.com", Answer::Resolved);
+        assert_eq!(
+            world.verdict(again),
+            Some(Verdict::Pass),
+            "rejudged: {rejudged}"
+        );
+    }
+}
