@@ -15,7 +15,7 @@ fn instance_is_locked_down_first_and_enforces_the_inventory_of_its_user_data() {
     let stage = Stage::new().unwrap();
     let disk = stage.folder().join("arm64.qcow2");
     shipped::arm64_disk(&disk).unwrap();
-    let answers = [("/latest/user-data".to_owned(), USER_DATA.to_owned())];
+    let answers = [("/latest/user-data".to_owned(), user_data(&stage))];
     stage.metadata.be(Role::Aws(answers.into()));
     let setup = Setup {
         architecture: Architecture::Arm64,
@@ -124,6 +124,14 @@ fn said(command: &mut Command) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The inventory, and the authority of the servers' certificates.
+fn user_data(stage: &Stage) -> String {
+    let authority = &stage.authority;
+    format!(
+        "[postern.certificates]\nauthorities = '''\n{authority}'''\ntrust_clock = true\n{USER_DATA}"
+    )
 }
 
 /// No interface of a cloud is asked: the inventory is all there is.

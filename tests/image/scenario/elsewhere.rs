@@ -37,6 +37,7 @@ pub(super) fn run(stage: &Stage, disk: &Path, report: &mut Report) -> Result<()>
             stage.nothing_unlisted_left()
         },
     );
+    trust(stage, &mut guest)?;
     guest.let_daemon_start()?;
     report.claim(
         "inventory_is_the_policy_of_a_machine_in_neither_cloud",
@@ -60,6 +61,18 @@ pub(super) fn run(stage: &Stage, disk: &Path, report: &mut Report) -> Result<()>
         },
     );
     guest.power_off()
+}
+
+/// Has the appliance trust the servers' authority, as where certificates are of a company's own; without it their addresses
+/// would be refused as soon as one of them was looked at.
+fn trust(stage: &Stage, guest: &mut Guest) -> Result<()> {
+    let file = "/etc/postern/anchors.pem";
+    guest.run(&format!("cat >{file} <<'END'\n{}END\n", stage.authority))?;
+    guest.run(&format!(
+        "chmod 644 {file} && cat >>/etc/postern/postern.toml <<'END'\n\n[certificates]\nanchors = \"{file}\"\n\
+         trust_clock = true\nEND\n"
+    ))?;
+    Ok(())
 }
 
 const INVENTORY: &str = r#"served = ["10.77.0.0/16"]

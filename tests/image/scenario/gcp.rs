@@ -149,9 +149,11 @@ fn project() -> Result<Google> {
 
 fn user_data(stage: &Stage) -> String {
     format!(
-        "[cloudsync.gcp]\nendpoint_url = \"{}\"\n[cloudsync.poll]\ninterval_s = 1.0\n\
+        "[postern.certificates]\nauthorities = '''\n{}'''\ntrust_clock = true\n\
+         [cloudsync.gcp]\nendpoint_url = \"{}\"\n[cloudsync.poll]\ninterval_s = 1.0\n\
          [cloudsync.preferences]\nallow_private_answers = [\"203.0.113.0/24\"]\ndns_front = \"enforce\"\n\
          [postern.dns]\nupstreams = [\"{}\"]\n",
+        stage.authority,
         stage.endpoint(),
         RESOLVER.address(Family::V4)
     )
