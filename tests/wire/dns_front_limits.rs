@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e::dns::{Answer, RecordType, Stub};
@@ -11,6 +12,20 @@ use crate::dns_front::{ENFORCED, Fronted, near, workload};
 
 /// A second client, with other groups.
 const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 77);
+
+/// Types of records that pass through the front.
+const TYPES: [RecordType; 10] = [
+    RecordType::A,
+    RecordType::AAAA,
+    RecordType::HTTPS,
+    RecordType::SVCB,
+    RecordType::CNAME,
+    RecordType::PTR,
+    RecordType::MX,
+    RecordType::SRV,
+    RecordType::NS,
+    RecordType::SOA,
+];
 
 /// A socket of the workload that asks the front.
 fn socket(lab: &Topology) -> UdpSocket {
@@ -25,7 +40,11 @@ fn socket(lab: &Topology) -> UdpSocket {
 
 /// Sends a question; the id is its own.
 fn put(socket: &UdpSocket, name: &str, id: u16) {
-    let mut question = Stub::question(name, RecordType::A, Some(1_232)).unwrap();
+    put_for(socket, name, RecordType::A, id);
+}
+
+fn put_for(socket: &UdpSocket, name: &str, record_type: RecordType, id: u16) {
+    let mut question = Stub::question(name, record_type, Some(1_232)).unwrap();
     question[..2].copy_from_slice(&id.to_be_bytes());
     socket.send(&question).unwrap();
 }
@@ -128,6 +147,47 @@ fn one_source_that_floods_the_front_is_limited_and_others_are_served() {
     }
     let lines = front.daemon.logs().lines("dns").len();
     assert!(lines < answered, "{lines} lines about {answered} answers");
+}
+
+/// What resolvers are asked on behalf of clients is shared: who asks much leaves half of it to the others.
+#[test]
+fn one_source_that_has_resolvers_asked_much_does_not_spend_the_share_of_others() {
+    let lab = Topology::new().unwrap();
+    lab.client
+        .ip(&format!("addr add {OTHER}/24 dev {CLIENT_IF}\n"))
+        .unwrap();
+    // Five questions a second for the front, of which one is modest.
+    let front = Fronted::with(&lab, ENFORCED, "max_qps = 10");
+    let socket = socket(&lab);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Some fifty a second, none of which is remembered.
+        scope.spawn(|| {
+            for round in 0..1_000 {
+                for (id, record_type) in (round * 10..).zip(TYPES) {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    put_for(&socket, &format!("n{round}.wild.example"), record_type, id);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        });
+        let stub = Stub::new(&lab.client, OTHER.into(), near(Family::V4));
+        let mut answered = Vec::new();
+        for record_type in TYPES.into_iter().take(5) {
+            std::thread::sleep(Duration::from_millis(1_300));
+            answered.push(
+                stub.ask("others.good.example", record_type)
+                    .unwrap()
+                    .is_some(),
+            );
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(answered, [true; 5], "{}", front.daemon.output());
+    });
+    let over = front.daemon.metric("postern_dns_front_over_budget_total");
+    assert!(over.unwrap() > 0.0, "nobody asked much");
 }
 
 #[test]

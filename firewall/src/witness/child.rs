@@ -262,7 +262,7 @@ impl Witness {
         let Some(wanted) = self.front_wanted.clone().filter(|_| self.front.is_none()) else {
             return Ok(());
         };
-        let state = match Front::open(wanted) {
+        let state = match Front::open(wanted, self.budget.modest_qps()) {
             Ok(mut front) => {
                 front.tick(self.upstreams.as_ref());
                 let state = front.state().clone();
@@ -287,7 +287,9 @@ impl Witness {
         let now_ms = self.now_ms();
         let Some(front) = &mut self.front else { return };
         let upstreams = self.upstreams.clone();
-        match upstreams.filter(|_| self.budget.take(Purpose::Front, 1, now_ms)) {
+        let modest = front.is_modest(&sought);
+        let purpose = Purpose::Front { modest };
+        match upstreams.filter(|_| self.budget.take(purpose, 1, now_ms)) {
             Some(upstreams) => front.forward(sought, upstreams),
             None => front.give_up(&sought),
         }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,12 +30,14 @@ mod probe;
 mod socket;
 mod sources;
 mod stream;
+mod waits;
 
 use cache::{Answers, Kept};
 use message::{Answer, Question, Read};
 use probe::{LoopCheck, Probe};
 use socket::{Datagrams, Route};
 use sources::Sources;
+use waits::{WAITING_MAX, WAITING_PER_SOURCE, Waiting, Waits};
 
 /// The front while it is on.
 #[derive(Debug)]
@@ -45,11 +47,13 @@ pub(super) struct Front {
     events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     /// Listeners and questions under way; they end with it.
     tasks: JoinSet<()>,
-    waiting: HashMap<u64, Waiting>,
+    waiting: Waits,
     /// What resolvers are being asked, and for whom: however many ask, they are asked once.
     under_way: HashMap<Sought, Vec<u64>>,
     last_id: u64,
     sources: Sources,
+    /// What each had resolvers asked of late.
+    forwarded: Sources,
     answers: Answers,
     check: LoopCheck,
     checked: Option<Instant>,
@@ -82,34 +86,26 @@ pub(super) enum ReplyTo {
     Stream(oneshot::Sender<Vec<u8>>),
 }
 
-/// A question whose answer has not left.
-#[derive(Debug)]
-struct Waiting {
-    question: Box<Question>,
-    reply: ReplyTo,
-    since: Instant,
-    kept: Option<Kept>,
-}
-
 /// A name in lower case and a type of records.
 pub(super) type Sought = (Name, RecordType);
 
 impl Front {
-    /// Listens.
+    /// Listens; who has resolvers asked more than `modest_qps` times a second asks much.
     ///
     /// # Errors
     /// When a socket cannot be had; on a machine without IPv6 those of IPv4 are enough.
-    pub(super) fn open(settings: FrontV1) -> io::Result<Self> {
+    pub(super) fn open(settings: FrontV1, modest_qps: u64) -> io::Result<Self> {
         let resolvers = settings.resolvers.iter();
         let mut front = Self {
             resolvers: resolvers.filter_map(|text| text.parse().ok()).collect(),
             settings,
             events: mpsc::channel(EVENTS_MAX),
             tasks: JoinSet::new(),
-            waiting: HashMap::new(),
+            waiting: Waits::default(),
             under_way: HashMap::new(),
             last_id: 0,
-            sources: Sources::default(),
+            sources: Sources::new(ASKED_PER_SECOND, ASKED_AT_ONCE),
+            forwarded: Sources::new(modest_qps.max(1), modest_qps.max(1)),
             answers: Answers::default(),
             check: LoopCheck::default(),
             checked: None,
@@ -197,7 +193,12 @@ impl Front {
         if !serving {
             return None;
         }
-        if !self.may_ask(from) || self.waiting.len() >= WAITING_MAX {
+        let most = if self.is_resolver(from.ip()) {
+            WAITING_MAX
+        } else {
+            WAITING_PER_SOURCE
+        };
+        if !self.may_ask(from) || !self.waiting.has_room(from.ip(), most) {
             self.health.limited = self.health.limited.saturating_add(1);
             return None;
         }
@@ -209,25 +210,38 @@ impl Front {
             record_type: record_type_name(question.sought().1),
         };
         let waiting = Waiting {
+            source: from.ip(),
             question,
             reply,
             since: Instant::now(),
             kept: None,
         };
-        self.waiting.insert(asked.id, waiting);
+        self.waiting.add(asked.id, waiting);
         Some(FromWitness::Asked(asked))
     }
 
     fn may_ask(&mut self, from: SocketAddr) -> bool {
         let now_ms = self.now_ms();
-        let resolver = self.resolvers.iter().any(|net| net.contains(&from.ip()));
-        resolver || self.sources.take(from.ip(), now_ms)
+        self.is_resolver(from.ip()) || self.sources.take(from.ip(), now_ms)
+    }
+
+    /// Whether many clients may be behind a source.
+    fn is_resolver(&self, source: IpAddr) -> bool {
+        self.resolvers.iter().any(|net| net.contains(&source))
+    }
+
+    /// Whether whoever asks first for this has not had resolvers asked much of late; notes that they are asked again.
+    pub(super) fn is_modest(&mut self, sought: &Sought) -> bool {
+        let now_ms = self.now_ms();
+        let first = self.under_way.get(sought).and_then(|ids| ids.first());
+        let source = first.and_then(|id| self.waiting.source(*id));
+        source.is_none_or(|source| self.is_resolver(source) || self.forwarded.take(source, now_ms))
     }
 
     /// Does what the daemon decided: what resolvers are to be asked, or what the daemon is told at once.
     pub(super) fn permit(&mut self, permit: &PermitV1) -> (Option<Sought>, Option<FromWitness>) {
         if permit.verdict != FrontVerdict::Forward {
-            if let Some(waiting) = self.waiting.remove(&permit.id)
+            if let Some(waiting) = self.waiting.remove(permit.id)
                 && permit.verdict != FrontVerdict::Ignore
             {
                 let answer = waiting.question.refusal(permit.verdict);
@@ -235,7 +249,7 @@ impl Front {
             }
             return (None, None);
         }
-        let Some(waiting) = self.waiting.get_mut(&permit.id) else {
+        let Some(waiting) = self.waiting.get_mut(permit.id) else {
             return (None, None);
         };
         let sought = waiting.question.sought();
@@ -254,7 +268,7 @@ impl Front {
     pub(super) fn give_up(&mut self, sought: &Sought) {
         let ids = self.under_way.remove(sought).unwrap_or_default();
         for id in ids {
-            self.waiting.remove(&id);
+            self.waiting.remove(id);
             self.health.over_budget = self.health.over_budget.saturating_add(1);
         }
     }
@@ -279,7 +293,7 @@ impl Front {
         }
         let mut news = Vec::with_capacity(ids.len());
         for id in ids {
-            if let Some(waiting) = self.waiting.get_mut(&id) {
+            if let Some(waiting) = self.waiting.get_mut(id) {
                 waiting.kept.clone_from(&kept);
                 let age_s = (!news.is_empty()).then_some(0);
                 let answer = kept.as_ref().map(|kept| (kept.answer.as_ref(), age_s));
@@ -291,7 +305,7 @@ impl Front {
 
     /// Lets an answer go.
     pub(super) fn release(&mut self, release: &ReleaseV1) {
-        let Some(waiting) = self.waiting.remove(&release.id) else {
+        let Some(waiting) = self.waiting.remove(release.id) else {
             return;
         };
         let question = &waiting.question;
@@ -305,10 +319,10 @@ impl Front {
     /// Looks after what takes time; called once a second or so.
     pub(super) fn tick(&mut self, upstreams: Option<&Upstreams>) {
         while self.tasks.try_join_next().is_some() {}
-        self.waiting
-            .retain(|_, waiting| waiting.since.elapsed() < WAITING_FOR);
+        self.waiting.sweep(WAITING_FOR);
         let now_ms = self.now_ms();
         self.sources.sweep(now_ms);
+        self.forwarded.sweep(now_ms);
         let every = if self.state == FrontStateV1::Serving {
             CHECK_EVERY
         } else {
@@ -423,7 +437,9 @@ fn is_absent(error: &io::Error) -> bool {
 
 /// Events that may wait; beyond them the kernel's buffers fill, and then drop.
 const EVENTS_MAX: usize = 1_024;
-const WAITING_MAX: usize = 4_096;
+/// Questions a second of one source, and at once on top: a busy node asks some tens.
+const ASKED_PER_SECOND: u64 = 200;
+const ASKED_AT_ONCE: u64 = 400;
 /// How long a question may wait for the daemon and the resolvers together.
 const WAITING_FOR: Duration = Duration::from_secs(6);
 /// How long resolvers have for an answer: as long as whoever asked has, by custom.

@@ -183,7 +183,10 @@ pub(super) struct Budget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A client asked the DNS front.
-    Front,
+    Front {
+        /// It has not asked much of late.
+        modest: bool,
+    },
     /// A packet waits for it.
     Miss,
     /// A name has just entered the policy.
@@ -213,12 +216,19 @@ impl Budget {
         }
     }
 
+    /// What one client may ask through the front in a second before it leaves half of that share to the others.
+    pub(super) const fn modest_qps(&self) -> u64 {
+        self.front.per_second / 4
+    }
+
     /// Takes `questions` from a purpose's share. What the front leaves over is for misses, for
     /// new names and for samples that a packet waits for; but nothing else ever eats into the
-    /// share of misses, and samples leave half of the refresh share to names gone stale.
+    /// share of misses, and samples leave half of the refresh share to names gone stale, as clients
+    /// that ask much leave half of the front's to the others.
     pub(super) fn take(&mut self, purpose: Purpose, questions: u64, now_ms: u64) -> bool {
         match purpose {
-            Purpose::Front => self.front.take(questions, now_ms),
+            Purpose::Front { modest: true } => self.front.take(questions, now_ms),
+            Purpose::Front { modest: false } => self.front.take_spare(questions, now_ms),
             Purpose::Miss => {
                 self.misses.take(questions, now_ms) || self.front.take(questions, now_ms)
             }
@@ -400,5 +410,20 @@ mod tests {
         assert_eq!((refreshed, missed), (20, 80));
         assert!(!budget.take(Purpose::Miss, 1, 1));
         assert!(budget.take(Purpose::Miss, 1, 40));
+    }
+
+    /// DESIGN, section 7: one client floods, the others are served.
+    #[test]
+    fn a_client_that_asks_much_leaves_half_of_the_fronts_share_to_the_others() {
+        let mut budget = Budget::new(400, 0);
+        let mut ask = |modest, now_ms| {
+            let asked = (0..1_000).filter(|_| budget.take(Purpose::Front { modest }, 1, now_ms));
+            asked.count()
+        };
+        assert_eq!(ask(false, 0), 100);
+        assert_eq!(ask(true, 0), 100);
+        assert_eq!(ask(false, 400), 0, "half of it is not there yet");
+        assert_eq!(ask(false, 10_000), 100);
+        assert_eq!(budget.modest_qps(), 50);
     }
 }

@@ -18,6 +18,8 @@ use policy::{Asking, Name, Reason, Snapshot};
 use super::{Action, Desk};
 use crate::witness::FrontSettings;
 
+mod limits;
+
 /// The daemon's half of the front.
 #[derive(Debug, Default)]
 pub(super) struct FrontDesk {
@@ -167,7 +169,7 @@ impl Desk {
         {
             // Stubs ask again after five seconds only: a moment later there is room for more names.
             let waited_ms = now.mono_ms.saturating_sub(since_ms);
-            if waited_ms < DEFER_MS && self.front.deferred.len() < DEFERRED_MAX {
+            if waited_ms < DEFER_MS && self.front.may_defer(asked.from.ip()) {
                 self.front.deferred.push((since_ms, asked.clone()));
                 return;
             }
@@ -465,47 +467,6 @@ impl Desk {
     }
 }
 
-impl FrontDesk {
-    /// Whether a refusal of this source has a line of its own.
-    fn may_say(&mut self, source: IpAddr, now_ms: u64) -> bool {
-        let second = now_ms / 1_000;
-        if self.said.len() >= SOURCES_MAX {
-            self.said.retain(|_, (at, _)| *at == second);
-        }
-        let (at, count) = self.said.entry(source).or_default();
-        if *at != second {
-            (*at, *count) = (second, 0);
-        }
-        *count = count.saturating_add(1);
-        *count <= LINES_PER_SECOND
-    }
-
-    /// Whether cloud resolvers may bring up another new name in this second.
-    fn may_learn(&mut self, now_ms: u64) -> bool {
-        let second = now_ms / 1_000;
-        if self.learnt.0 != second {
-            self.learnt = (second, 0);
-        }
-        self.learnt.1 = self.learnt.1.saturating_add(1);
-        self.learnt.1 <= NEW_NAMES_PER_SECOND
-    }
-
-    /// Whether an unknown source is worth a look-up: ten a second, each once.
-    fn may_report(&mut self, source: IpAddr, now_ms: u64) -> bool {
-        let second = now_ms / 1_000;
-        let (at, told) = &mut self.unknown;
-        if *at != second {
-            *at = second;
-            told.clear();
-        }
-        if told.len() >= UNKNOWN_PER_SECOND || told.contains(&source) {
-            return false;
-        }
-        told.push(source);
-        true
-    }
-}
-
 /// Whether a name is a zone or lies in it.
 fn is_below(name: &Name, zone: &Name) -> bool {
     let rest = name.as_str().strip_suffix(zone.as_str());
@@ -517,18 +478,11 @@ const NEVER_FORWARDED: [&str; 8] = ["ANY", "*", "AXFR", "IXFR", "MAILA", "MAILB"
 const WAITING_MAX: usize = 8_192;
 /// Longer than the witness keeps a question.
 const WAITING_FOR_MS: u64 = 10_000;
-/// How long a question waits for room among the names its source may learn, how many do, and how often that is looked at.
+/// How long a question waits for room among the names its source may learn, and how often that is looked at.
 const DEFER_MS: u64 = 3_000;
-const DEFERRED_MAX: usize = 1_024;
 const AGAIN_MS: u64 = 200;
-const SOURCES_MAX: usize = 65_536;
-/// Lines about refusals of one source.
-const LINES_PER_SECOND: u32 = 20;
-const UNKNOWN_PER_SECOND: usize = 10;
 /// Names learnt under one pattern on behalf of one cloud resolver: a 64th of a table that all share is for one client.
 const PER_RESOLVER_AND_PATTERN: usize = 4_096;
-/// New names under patterns that cloud resolvers may bring up together; of ten minutes' worth others still find room.
-const NEW_NAMES_PER_SECOND: u32 = 20;
 const ANSWERS_MAX: usize = 32;
 
 #[cfg(test)]
