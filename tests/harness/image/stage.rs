@@ -15,7 +15,7 @@ use super::metadata::{Metadata, join};
 use super::wire::Wire;
 use crate::capture::Capture;
 use crate::netns::Namespace;
-use crate::peer::{Authority, TlsServer};
+use crate::peer::{Authority, PatientTlsServer};
 use crate::topology::{
     API, Asker, CLIENT_IF, EVIL, Family, GATEWAY, INSIDE, INTERNET_IF, OUTSIDE, RECORDER, RESOLVER,
     Site, Topology,
@@ -33,7 +33,7 @@ pub struct Stage {
     pub outside: Capture,
     wires: [Wire; 2],
     helpers: Vec<Child>,
-    _servers: Vec<TlsServer>,
+    _servers: Vec<PatientTlsServer>,
     /// The authority of their certificates, in PEM.
     pub authority: String,
     api: Arc<Mutex<Option<SocketAddr>>>,
@@ -74,13 +74,8 @@ impl Stage {
         for site in [API, EVIL] {
             let name = site.name;
             let at = site.at(Family::V4, HTTPS);
-            servers.push(TlsServer::start(
-                &topology.internet,
-                &authority,
-                name,
-                at,
-                &[],
-            )?);
+            let server = PatientTlsServer::start(&topology.internet, &authority, name, at)?;
+            servers.push(server);
         }
         let wires = [
             Wire::lay(&topology.firewall, INSIDE, topology.files.path())?,
