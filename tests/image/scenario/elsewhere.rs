@@ -63,8 +63,7 @@ pub(super) fn run(stage: &Stage, disk: &Path, report: &mut Report) -> Result<()>
     guest.power_off()
 }
 
-/// Has the appliance trust the servers' authority, as where certificates are of a company's own; without it their addresses
-/// would be refused as soon as one of them was looked at.
+/// Has the appliance trust the servers' authority, as where certificates are of a company's own.
 fn trust(stage: &Stage, guest: &mut Guest) -> Result<()> {
     let file = "/etc/postern/anchors.pem";
     guest.run(&format!("cat >{file} <<'END'\n{}END\n", stage.authority))?;
