@@ -258,9 +258,10 @@ impl Onlooker {
     fn note_proof(&self, proof: &Result<HandshakeSignatureValid, Error>) {
         self.note(|seen| match proof {
             Ok(_) => seen.proved = true,
-            Err(_) => {
-                seen.fault = Some("the server does not hold its certificate's key".to_owned())
+            Err(error) if is_definite(error) => {
+                seen.fault = Some("the server does not hold its certificate's key".to_owned());
             }
+            Err(_) => {}
         });
     }
 }
@@ -292,7 +293,8 @@ impl ServerCertVerifier for Onlooker {
                 let lasts_s = if verify(soon).is_ok() { LASTS_S } else { 0 };
                 self.note(|seen| seen.lasts_s = Some(lasts_s));
             }
-            Err(error) => self.note(|seen| seen.fault = Some(fault(error))),
+            Err(error) if is_definite(error) => self.note(|seen| seen.fault = Some(fault(error))),
+            Err(_) => {}
         }
         verified
     }
@@ -322,6 +324,29 @@ impl ServerCertVerifier for Onlooker {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.verifier.supported_verify_schemes()
     }
+}
+
+/// Whether a certificate is certainly no good for its name (DESIGN, section 3), and not only beyond what our library
+/// reads: what it has no algorithm for, or finds oddly written, other clients may verify. What a new version of it brings
+/// is not held against a server before it is listed here.
+fn is_definite(error: &Error) -> bool {
+    let Error::InvalidCertificate(why) = error else {
+        return false;
+    };
+    matches!(
+        why,
+        CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. }
+            | CertificateError::Revoked
+            | CertificateError::UnknownIssuer
+            | CertificateError::BadSignature
+            | CertificateError::NotValidForName
+            | CertificateError::NotValidForNameContext { .. }
+            | CertificateError::InvalidPurpose
+            | CertificateError::InvalidPurposeContext { .. }
+    )
 }
 
 /// Why a certificate is no good, for a person.

@@ -209,6 +209,33 @@ fn file_of_authorities_that_cannot_be_used_is_refused_with_its_place() {
     assert_eq!(read_anchors(&path).unwrap().len(), 1);
 }
 
+/// A certificate in an algorithm that our library has not is not a bad one.
+#[test]
+fn what_cannot_be_verified_here_is_not_held_against_a_server() {
+    let certain = [
+        CertificateError::Expired,
+        CertificateError::UnknownIssuer,
+        CertificateError::NotValidForName,
+        CertificateError::BadSignature,
+    ];
+    for why in certain {
+        assert!(is_definite(&Error::InvalidCertificate(why)));
+    }
+    let unsure = [
+        CertificateError::UnsupportedSignatureAlgorithmContext {
+            signature_algorithm_id: Vec::new(),
+            supported_algorithms: Vec::new(),
+        },
+        CertificateError::UnhandledCriticalExtension,
+        CertificateError::BadEncoding,
+        CertificateError::UnknownRevocationStatus,
+    ];
+    for why in unsure {
+        assert!(!is_definite(&Error::InvalidCertificate(why)));
+    }
+    assert!(!is_definite(&Error::DecryptError));
+}
+
 #[test]
 fn what_a_server_says_of_itself_is_kept_short_and_plain() {
     let text = shortened("a\u{1b}[31m\n".to_owned() + &"é".repeat(300));
