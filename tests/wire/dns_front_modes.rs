@@ -173,6 +173,13 @@ fn cloud_resolver_may_ask_for_what_any_client_may_reach() {
     let told = stub.insist("evil.example", RecordType::A).unwrap();
     assert_eq!(told.code(), ResponseCode::NXDomain);
     assert_eq!(front.dns.asked_for("evil.example"), []);
+    // That this did not exist a resolver could take for all below it (RFC 8020).
+    let told = stub.insist("good.example", RecordType::A).unwrap();
+    assert_eq!(
+        (told.code(), told.addresses()),
+        (ResponseCode::NoError, vec![])
+    );
+    assert_eq!(front.dns.asked_for("good.example"), []);
     // From elsewhere outside the served prefixes nothing gets in.
     let mut foreign = Stub::new(
         &lab.client,

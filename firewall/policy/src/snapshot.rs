@@ -278,6 +278,15 @@ impl Snapshot {
         self.names.mentions(name)
     }
 
+    /// Whether some rule's exact name, or the literal end of a pattern, lies below a name, whoever the client. The name
+    /// is in lower case, and may be any: `com` is above most.
+    ///
+    /// That such a name does not exist must be said to no resolver: it may take it to be so of all that lies below
+    /// (RFC 8020, section 2).
+    pub fn is_above_a_name(&self, name: &str) -> bool {
+        self.names.is_above_some(name)
+    }
+
     /// The host keys accepted for an SSH server of this name on this port; any key when empty.
     ///
     /// The same as [`crate::Decision::pins`] of a flow that is allowed by name.

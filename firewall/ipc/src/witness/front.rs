@@ -51,6 +51,8 @@ pub enum FrontVerdict {
     Forward,
     /// Nobody is asked; the answer is that there is no such name, which ends no search list.
     NoSuchName,
+    /// Nobody is asked; the answer is that the name has nothing of the kind, and says nothing of names below it.
+    NoData,
     /// Nobody is asked; the answer is a refusal.
     Refuse,
     /// No answer: whoever asked asks again.

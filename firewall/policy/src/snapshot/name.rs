@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher as _;
 
-use foldhash::quality::RandomState;
+use foldhash::quality::{FixedState, RandomState};
 
 use crate::{Draft, Entry, HostKeyPin, Kind, Name, Pattern, Transport};
 
@@ -39,6 +40,8 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct NameIndex {
     names: HashMap<Name, Slots, RandomState>,
+    /// Hashes of what lies above some name or pattern, up to the root.
+    above: HashSet<u64, RandomState>,
     trie: PatternTrie,
     /// The patterns' literal lengths and postings.
     patterns: Vec<(usize, Slots)>,
@@ -107,6 +110,7 @@ impl NameIndex {
         }
         let mut index = Self {
             names: HashMap::default(),
+            above: above(ids.keys(), pattern_ids.keys().copied()),
             trie: PatternTrie::default(),
             patterns: Vec::new(),
             postings: Vec::with_capacity(names.len() + patterns.len()),
@@ -289,6 +293,36 @@ impl NameIndex {
         }
         covered
     }
+
+    /// Whether some exact name or pattern lies below a name.
+    pub(super) fn is_above_some(&self, name: &str) -> bool {
+        self.above.contains(&hash_of(name))
+    }
+}
+
+/// Hashes of what lies above names and patterns; what a wildcard stands for is on no such way.
+fn above<'n>(
+    names: impl Iterator<Item = &'n Name>,
+    patterns: impl Iterator<Item = &'n Pattern>,
+) -> HashSet<u64, RandomState> {
+    let mut above = HashSet::default();
+    for mut name in names.map(Name::as_str).chain(patterns.map(Pattern::as_str)) {
+        while let Some((label, parent)) = name.split_once('.') {
+            let is_literal = !parent.contains('*');
+            debug_assert!(!label.is_empty(), "a name is well formed");
+            // All that lies above it is there as well.
+            if is_literal && !above.insert(hash_of(parent)) {
+                break;
+            }
+            name = parent;
+        }
+    }
+    above
+}
+
+/// The same for equal names in one process.
+fn hash_of(name: &str) -> u64 {
+    FixedState::default().hash_one(name)
 }
 
 /// Exact names that a class may reach over TCP on a port, at most `max`, each once.

@@ -88,6 +88,17 @@ impl Weighed {
         }
     }
 
+    /// A name that is not listed. A resolver may take all below one that does not exist not to exist either.
+    fn unlisted(policy: &Snapshot, name: &str, resolver: bool, reason: Reason) -> Self {
+        let is_above = resolver && policy.is_above_a_name(&name.to_ascii_lowercase());
+        let verdict = if is_above {
+            FrontVerdict::NoData
+        } else {
+            FrontVerdict::NoSuchName
+        };
+        Self::refused(verdict, reason)
+    }
+
     fn passed(gid: &str, would: Option<Reason>, listed: Option<Name>) -> Self {
         Self {
             verdict: FrontVerdict::Forward,
@@ -200,14 +211,15 @@ impl Desk {
                     self.front.waiting.insert(asked.id, waiting);
                 }
             }
-            FrontVerdict::NoSuchName | FrontVerdict::Refuse => {
+            FrontVerdict::NoSuchName | FrontVerdict::NoData | FrontVerdict::Refuse => {
                 counts.refused = counts.refused.saturating_add(1);
-                let rcode = if verdict == FrontVerdict::Refuse {
-                    "REFUSED"
-                } else {
-                    "NXDOMAIN"
-                };
-                line.rcode = Text::from(rcode);
+                line.rcode = Text::from(match verdict {
+                    FrontVerdict::Refuse => "REFUSED",
+                    FrontVerdict::NoData => "NOERROR",
+                    FrontVerdict::NoSuchName | FrontVerdict::Forward | FrontVerdict::Ignore => {
+                        "NXDOMAIN"
+                    }
+                });
                 if verbosity == FlowLogVerbosity::None {
                     return;
                 }
@@ -302,7 +314,7 @@ impl Desk {
             },
             Asking::SeeThru(gid) => Weighed::passed(gid, Some(Reason::NameNotAllowed), None),
             Asking::Refused(reason) if observed => Weighed::passed("", Some(reason), None),
-            Asking::Refused(reason) => Weighed::refused(FrontVerdict::NoSuchName, reason),
+            Asking::Refused(reason) => Weighed::unlisted(policy, &asked.name, resolver, reason),
         }
     }
 

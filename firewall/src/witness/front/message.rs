@@ -120,12 +120,16 @@ impl Question {
     /// The answer that nobody was asked for.
     pub(super) fn refusal(&self, verdict: FrontVerdict) -> Message {
         let mut message = self.begin();
-        if verdict == FrontVerdict::NoSuchName {
-            message.metadata.response_code = ResponseCode::NXDomain;
+        message.metadata.response_code = match verdict {
+            FrontVerdict::NoSuchName => ResponseCode::NXDomain,
+            FrontVerdict::NoData => ResponseCode::NoError,
+            FrontVerdict::Refuse | FrontVerdict::Forward | FrontVerdict::Ignore => {
+                ResponseCode::Refused
+            }
+        };
+        if message.metadata.response_code != ResponseCode::Refused {
             // Kept for a moment only: the policy may allow it the next.
             message.add_authority(start_of_authority(self.query.name()));
-        } else {
-            message.metadata.response_code = ResponseCode::Refused;
         }
         if let Some(edns) = &mut message.edns {
             // RFC 8914, sections 3 and 4.16.

@@ -90,6 +90,16 @@ fn names_are_found_for_the_witness_and_for_a_client() {
     assert!(
         snapshot.mentions(&name("x.example.org")) && !snapshot.mentions(&name("x.example.net"))
     );
+    for (name, expected) in [
+        ("com", true),
+        ("example.com", true),
+        ("example.org", true),
+        ("a.example.com", false),
+        ("x.example.org", false),
+        ("example.net", false),
+    ] {
+        assert_eq!(snapshot.is_above_a_name(name), expected, "{name}");
+    }
     let reachable = |kind, port, max| {
         let names = snapshot.reachable_names(client(&snapshot), kind, port, max);
         names.into_iter().map(Name::as_str).collect::<Vec<_>>()

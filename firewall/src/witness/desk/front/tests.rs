@@ -175,6 +175,9 @@ fn client_may_ask_for_what_its_own_groups_list() {
         (RESOLVER, "others.example.org", FrontVerdict::Forward),
         (RESOLVER, "listed.example.org", FrontVerdict::Forward),
         (RESOLVER, "evil.example", FrontVerdict::NoSuchName),
+        (RESOLVER, "Example.org", FrontVerdict::NoData),
+        (RESOLVER, "org", FrontVerdict::NoData),
+        (CLIENT, "example.org", FrontVerdict::NoSuchName),
         ("203.0.113.9:1", "listed.example.org", FrontVerdict::Ignore),
     ] {
         assert_eq!(fixture.verdict(from, name), expected, "{from} {name:?}");

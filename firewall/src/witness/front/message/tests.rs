@@ -114,6 +114,18 @@ fn keys_that_hide_a_name_are_taken_out_and_nothing_demands_them() {
 }
 
 #[test]
+fn refused_name_above_others_exists_without_anything() {
+    let question = question(RecordType::A, None);
+    let bytes = question
+        .encode(&question.refusal(FrontVerdict::NoData), true)
+        .unwrap();
+    let refusal = Message::from_vec(&bytes).unwrap();
+    assert_eq!(refusal.response_code, ResponseCode::NoError);
+    assert!(refusal.answers.is_empty());
+    assert_eq!(refusal.authorities.len(), 1);
+}
+
+#[test]
 fn refused_name_does_not_exist_for_a_moment_and_says_why() {
     let question = question(RecordType::A, Some(4_096));
     let refusal = question.refusal(FrontVerdict::NoSuchName);
