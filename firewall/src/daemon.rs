@@ -11,14 +11,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use inspect::{Answer, Limits, Sought};
-use ipc::control::Event;
-use ipc::record::{DnsLineV1, Stream};
+use inspect::Limits;
+use ipc::record::Stream;
 use nix::unistd::Group;
-use policy::{Draft, Name};
+use policy::Draft;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
@@ -26,29 +24,29 @@ use tokio::sync::{broadcast, mpsc};
 use crate::appliance::{Appliance, Parts};
 use crate::background;
 use crate::bindings::{self, BindingKeeper, BindingStore, Saved, Scope};
-use crate::clock::{Clock, unix_ms};
+use crate::clock::Clock;
 use crate::conditions::Conditions;
 use crate::config::Config;
-use crate::configlog::Stamp;
 use crate::confine::{self, knows_group};
 use crate::control::{self, ControlError, Shared};
 use crate::flowlog::{self, FlowLog, LogSettings, LogThread};
-use crate::flows::{self, FlowEvent, FlowSettings, FlowThread, FlowsError};
+use crate::flows::{self, FlowSettings, FlowThread, FlowsError};
 use crate::health::{self, Page};
 use crate::kernel::{Guard, Kernel, KernelError};
 use crate::lockdown;
 use crate::nfqueue;
 use crate::policy_store::{OpenStoreError, Overlaid, PolicyStore};
 use crate::provider::{self, FileProvider, ProviderError};
-use crate::queue::{
-    self, BoundQueue, Order, QueueAddress, QueueHandle, QueueThreadError, Surroundings,
-};
+use crate::queue::{self, BoundQueue, QueueAddress, QueueHandle, QueueThreadError, Surroundings};
 use crate::ruleset::FRONT_PORT;
 use crate::tally::Tally;
-use crate::wake::Sender;
 use crate::witness::{
-    self, Audience, CertificateSettings, FrontSettings, Witness, WitnessSettings, WitnessThread,
+    self, CertificateSettings, FrontSettings, Witness, WitnessSettings, WitnessThread,
 };
+
+mod audience;
+
+use audience::Listeners;
 
 /// Why the daemon could not start, or had to stop.
 #[derive(Debug, Error)]
@@ -437,67 +435,6 @@ fn limits(queues: usize) -> Limits {
         decided: share(all.decided),
         refusal_clients: share(all.refusal_clients),
         ..all
-    }
-}
-
-/// Carries what the witness says to whom it concerns.
-struct Listeners {
-    queues: Vec<QueueAddress>,
-    unknown: mpsc::Sender<std::net::IpAddr>,
-    events: broadcast::Sender<Event>,
-    primed: Arc<AtomicU64>,
-    log: FlowLog,
-    appliance: String,
-    policy: Arc<crate::policy_store::CurrentPolicy>,
-    flows: Sender<FlowEvent>,
-}
-
-impl Audience for Listeners {
-    fn answer(&self, queue: usize, sought: Sought, answer: Answer) {
-        if let Some(queue) = self.queues.get(queue) {
-            // A full mailbox leaves the packet to its own deadline.
-            queue.send(Order::Answer(sought, answer));
-        }
-    }
-
-    fn primed(&self, generation: u64) {
-        tracing::info!(generation, "primed");
-        self.primed.store(generation, Ordering::Relaxed);
-        // Nobody may be listening.
-        drop(self.events.send(Event::Primed { generation }));
-    }
-
-    fn alarm(&self, name: &Name) {
-        let policy = self.policy.load();
-        let stamp = Stamp::new(&policy, &self.appliance, unix_ms());
-        let limit = bindings::NEW_ADDRESSES_ALARM;
-        let message = format!("{name} resolved to more than {limit} new addresses in 10 minutes");
-        self.log.config(stamp.fault(name.as_str(), &message));
-    }
-
-    fn log(&self, line: Box<DnsLineV1>) {
-        self.log.dns(line);
-    }
-
-    fn unknown(&self, address: std::net::IpAddr) {
-        if let Err(error) = self.unknown.try_send(address) {
-            // It asks again, and is reported again.
-            tracing::debug!(%error, "reporting an unknown client");
-        }
-    }
-
-    fn bad_certificate(&self, name: &Name, server: SocketAddr, detail: &str) {
-        let policy = self.policy.load();
-        let stamp = Stamp::new(&policy, &self.appliance, unix_ms());
-        let message = format!("{name} at {server}: {detail}");
-        self.log.config(stamp.fault(name.as_str(), &message));
-    }
-
-    fn distrust(&self, name: Name, server: SocketAddr) {
-        if !self.flows.send(FlowEvent::Distrust(name, server)) {
-            // New ones are refused all the same.
-            tracing::warn!(%server, "too much waits, flows go on to a server with a bad certificate");
-        }
     }
 }
 
