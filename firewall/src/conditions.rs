@@ -3,17 +3,19 @@
 //! A condition that begins is one fault line in the config log and a sentence in `status`; while it lasts it says no
 //! more. Only the data plane turns health red and silences the watchdog.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipc::control::WitnessState;
 
 use crate::appliance::Appliance;
 use crate::clock;
+use crate::familiar::PortWatch;
 use crate::witness::read_anchors;
 
 /// What was found last time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Conditions {
+    ports: PortWatch,
     clock: bool,
     resolver: bool,
     source: bool,
@@ -24,6 +26,19 @@ pub struct Conditions {
 }
 
 impl Conditions {
+    /// Nothing is known to be wrong.
+    pub fn begin() -> Self {
+        Self {
+            ports: PortWatch::begin(),
+            clock: false,
+            resolver: false,
+            source: false,
+            front: None,
+            anchors: None,
+            anchors_in: 0,
+        }
+    }
+
     /// Looks at everything beside the data plane.
     pub fn look(&mut self, appliance: &mut Appliance) {
         let unsynchronised = clock::is_synchronised() != Some(true);
@@ -38,6 +53,7 @@ impl Conditions {
         note(appliance, &mut self.source, silent, "publisher", why);
         self.look_at_front(appliance);
         self.look_at_anchors(appliance);
+        self.ports.look(&appliance.parts().kernel, Instant::now());
     }
 
     /// The witness goes on with the authorities it can read: what they do not vouch for is found bad, not good.

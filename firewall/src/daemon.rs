@@ -286,6 +286,7 @@ fn surroundings_of(
         flows: parts.flows.clone(),
         unknown,
         tally: Arc::clone(&parts.tally),
+        familiarity: Arc::clone(parts.kernel.familiarity()),
         clock,
     }
 }
@@ -494,7 +495,7 @@ async fn watch_over(appliance: &Shared, threads: &mut Threads) -> Result<(), Dae
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let mut around = tokio::time::interval(AROUND_EVERY);
-    let mut conditions = Conditions::default();
+    let mut conditions = Conditions::begin();
     let mut scope = tokio::time::interval(SCOPE_EVERY);
     let mut hour = tokio::time::interval(Duration::from_secs(3_600));
     hour.tick().await;

@@ -4,8 +4,8 @@
 //! moment at which the kernel forwards and nobody judges.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ipc::control;
@@ -14,6 +14,7 @@ use nix::unistd::{User, geteuid};
 use thiserror::Error;
 
 use crate::config::{Config, Ipv6Egress};
+use crate::familiar::Familiarity;
 use crate::latch::Latch;
 use crate::netfilter::{self, NetfilterError};
 use crate::netlink::NetlinkError;
@@ -37,6 +38,7 @@ pub struct Kernel {
     askers: Mutex<Vec<IpNet>>,
     /// Closes what a ruleset that is gone would leave open; kept for its life only.
     latch: Option<Latch>,
+    familiarity: Arc<Familiarity>,
     ours: AtomicBool,
     verified: AtomicU64,
     repaired: AtomicU64,
@@ -92,6 +94,7 @@ impl Kernel {
             served: Mutex::new(Vec::new()),
             askers: Mutex::new(Vec::new()),
             latch: latch.ok(),
+            familiarity: Arc::default(),
             ours: AtomicBool::new(true),
             verified: AtomicU64::new(1),
             repaired: AtomicU64::new(0),
@@ -119,6 +122,23 @@ impl Kernel {
     /// Whether a foreign flush of the ruleset leaves nothing open.
     pub const fn is_latched(&self) -> bool {
         self.latch.is_some()
+    }
+
+    /// Whether pairs may become familiar.
+    pub const fn familiarity(&self) -> &Arc<Familiarity> {
+        &self.familiarity
+    }
+
+    /// Makes every familiar pair a stranger again: the next SYN of each is queued.
+    pub fn forget_familiar(&self) {
+        let Some(latch) = &self.latch else { return };
+        if let Err(error) = latch.forget_familiar() {
+            // They end by themselves, and what they let through is judged at its SYN/ACK.
+            tracing::error!(
+                error = crate::cli::chain(&error),
+                "familiar pairs stay familiar for as long as they would have been"
+            );
+        }
     }
 
     /// Packets the ruleset counted under each name; empty when it cannot be read.

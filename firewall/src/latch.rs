@@ -6,6 +6,10 @@
 //! and a flush passes it by. It forwards what shows evidence of a verdict and nothing else, so with the ruleset in place
 //! it changes nothing and without it nothing new leaves. It ends with this process, whose ruleset then stays alone: with
 //! nobody to ask, that one passes nothing new either.
+//!
+//! For the same reason it has what the kernel may say in the daemon's name: see [`familiar`].
+
+use std::sync::{Mutex, PoisonError};
 
 use crate::marks::{CLASS_MASK, CT_KILL, UNQUEUED, VERDICT_JUDGED, VERDICT_MASK, VERDICT_REJECT};
 use crate::netlink::{
@@ -14,6 +18,7 @@ use crate::netlink::{
 };
 
 mod expression;
+mod familiar;
 
 use expression::{Rule, accept, ct_mark, ct_state, is, is_not, l4proto, mark, tcp_flags};
 
@@ -22,6 +27,8 @@ pub const TABLE: &str = "postern_latch";
 
 /// Behind the last chain of the ruleset, so that a packet comes here with its verdict on it.
 const FORWARD_PRIORITY: i32 = 10;
+/// Behind the chain that says of a SYN that it is plain, in front of the queue.
+const SYN_PRIORITY: i32 = -151;
 /// Behind the ruleset's own translation.
 const NAT_PRIORITY: i32 = 101;
 
@@ -29,7 +36,14 @@ const NAT_PRIORITY: i32 = 101;
 #[derive(Debug)]
 pub struct Latch {
     /// The owner, as far as the kernel is concerned.
-    _socket: NetfilterSocket,
+    owner: Mutex<Owner>,
+}
+
+#[derive(Debug)]
+struct Owner {
+    socket: NetfilterSocket,
+    /// Requests made so far: an answer says which it is for.
+    requests: u32,
 }
 
 impl Latch {
@@ -40,58 +54,110 @@ impl Latch {
     pub fn engage() -> Result<Self, NetlinkError> {
         let socket = NetfilterSocket::open()?;
         socket.set_receive_timeout(ANSWER_TIMEOUT_MS)?;
-        let mut writer = MessageWriter::with_capacity(4_096);
-        let requests = Batch::write(&mut writer);
-        socket.send(writer.as_bytes())?;
-        await_acknowledgements(&socket, requests)?;
-        Ok(Self { _socket: socket })
+        let mut owner = Owner {
+            socket,
+            requests: 0,
+        };
+        owner.transact(|batch| batch.make())?;
+        Ok(Self {
+            owner: Mutex::new(owner),
+        })
+    }
+
+    /// Makes every pair a stranger again: the next SYN of each goes to the daemon.
+    ///
+    /// # Errors
+    /// When the kernel does not say that it has done so.
+    pub fn forget_familiar(&self) -> Result<(), NetlinkError> {
+        let mut owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        owner.transact(|batch| batch.forget())
     }
 }
 
-fn await_acknowledgements(socket: &NetfilterSocket, requests: u32) -> Result<(), NetlinkError> {
-    let mut buffer = vec![0; 16 << 10];
-    let mut missing = requests;
-    while missing > 0 {
-        let length = socket.receive(&mut buffer)?;
-        for message in Messages::new(buffer.get(..length).unwrap_or_default()) {
-            match message?.error_code() {
-                Some(0) => missing = missing.saturating_sub(1),
-                Some(code) => {
-                    return Err(NetlinkError::Refused(std::io::Error::from_raw_os_error(
-                        code,
-                    )));
+impl Owner {
+    /// Makes one transaction and waits until the kernel has.
+    fn transact(&mut self, what: impl FnOnce(&mut Batch<'_>)) -> Result<(), NetlinkError> {
+        let mut writer = MessageWriter::with_capacity(8_192);
+        let before = self.requests;
+        self.requests = Batch::write(&mut writer, before, what);
+        self.socket.send(writer.as_bytes())?;
+        let mut buffer = vec![0; 16 << 10];
+        let mut missing = self.requests.wrapping_sub(before);
+        while missing > 0 {
+            let length = self.socket.receive(&mut buffer)?;
+            for message in Messages::new(buffer.get(..length).unwrap_or_default()) {
+                let message = message?;
+                // What was not waited for when an earlier transaction failed.
+                let is_ours = message.sequence.wrapping_sub(before).wrapping_sub(1)
+                    < self.requests.wrapping_sub(before);
+                match message.error_code() {
+                    Some(0) if is_ours => missing = missing.saturating_sub(1),
+                    Some(code) if is_ours => {
+                        return Err(NetlinkError::Refused(std::io::Error::from_raw_os_error(
+                            code,
+                        )));
+                    }
+                    Some(_) | None => {}
                 }
-                None => {}
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
-/// The transaction that makes the table.
+/// A transaction.
 struct Batch<'w> {
     writer: &'w mut MessageWriter,
     sequence: u32,
 }
 
 impl<'w> Batch<'w> {
-    /// Writes all of it; the number of acknowledgements to expect.
-    fn write(writer: &'w mut MessageWriter) -> u32 {
+    /// Writes a transaction whose requests are numbered from behind `before`; the number of the last.
+    fn write(writer: &'w mut MessageWriter, before: u32, what: impl FnOnce(&mut Self)) -> u32 {
         let mut batch = Self {
             writer,
-            sequence: 0,
+            sequence: before,
         };
         batch.limit(BATCH_BEGIN);
-        batch.table();
-        batch.chain("forward", "filter", HOOK_FORWARD, FORWARD_PRIORITY, DROP);
-        // Without a chain of this type the kernel stops translating flows that are being translated.
-        batch.chain("translate", "nat", HOOK_POSTROUTING, NAT_PRIORITY, ACCEPT);
-        for rule in rules() {
-            batch.rule("forward", &rule);
-        }
-        let requests = batch.sequence;
+        what(&mut batch);
+        let last = batch.sequence;
         batch.limit(BATCH_END);
-        requests
+        last
+    }
+
+    /// The table and all that is in it.
+    fn make(&mut self) {
+        self.table();
+        for set in familiar::sets() {
+            self.request(NEW_SET, 0, |w| {
+                text(w, 1, TABLE);
+                set(w);
+            });
+        }
+        self.chain("forward", "filter", HOOK_FORWARD, FORWARD_PRIORITY, DROP);
+        self.chain("familiar", "filter", HOOK_FORWARD, SYN_PRIORITY, ACCEPT);
+        // Without a chain of this type the kernel stops translating flows that are being translated.
+        self.chain("translate", "nat", HOOK_POSTROUTING, NAT_PRIORITY, ACCEPT);
+        self.plain_chain("learn");
+        self.rule("familiar", &familiar::passes_by());
+        for pairs in &familiar::BOTH {
+            self.rule("familiar", &pairs.admits());
+            self.rule("learn", &pairs.learns());
+        }
+        self.rule("forward", &familiar::told("learn"));
+        for rule in rules() {
+            self.rule("forward", &rule);
+        }
+    }
+
+    /// Empties the sets: a removal that names no element.
+    fn forget(&mut self) {
+        for pairs in &familiar::BOTH {
+            self.request(DELETE_ELEMENTS, 0, |w| {
+                text(w, 1, TABLE);
+                text(w, 2, pairs.set);
+            });
+        }
     }
 
     /// The messages around a transaction; they are not acknowledged.
@@ -102,7 +168,7 @@ impl<'w> Batch<'w> {
     }
 
     fn request(&mut self, kind: u8, flags: u16, attributes: impl FnOnce(&mut MessageWriter)) {
-        self.sequence = self.sequence.saturating_add(1);
+        self.sequence = self.sequence.wrapping_add(1);
         let kind = message_type(SUBSYSTEM_NFTABLES, kind);
         self.writer.begin(
             kind,
@@ -132,6 +198,14 @@ impl<'w> Batch<'w> {
             });
             w.attribute_be32(5, policy);
             text(w, 7, kind);
+        });
+    }
+
+    /// A chain that is jumped to.
+    fn plain_chain(&mut self, name: &str) {
+        self.request(NEW_CHAIN, 0, |w| {
+            text(w, 1, TABLE);
+            text(w, 3, name);
         });
     }
 
@@ -186,6 +260,8 @@ const BATCH_END: u16 = 0x11;
 const NEW_TABLE: u8 = 0;
 const NEW_CHAIN: u8 = 3;
 const NEW_RULE: u8 = 6;
+const NEW_SET: u8 = 9;
+const DELETE_ELEMENTS: u8 = 14;
 /// `NFT_TABLE_F_OWNER`.
 const TABLE_OWNED: u32 = 2;
 const NLM_F_CREATE: u16 = 0x400;

@@ -20,6 +20,7 @@ pub mod conntrack;
 pub mod control;
 pub mod daemon;
 pub mod explain;
+pub mod familiar;
 pub mod flowlog;
 pub mod flows;
 pub mod health;

@@ -26,6 +26,15 @@ pub const CLASS_KILL: u32 = 0x600;
 /// packet has it.
 pub const UNQUEUED: u32 = 0x10;
 
+/// Packet mark bit beside [`CLASS_SYN`]: written to the last byte as a known stack writes its SYNs, without payload and
+/// with hops enough, so that the daemon would find nothing to object to in the packet itself.
+pub const PLAIN: u32 = 0x20;
+/// Ct mark bit, and packet mark bit beside [`CLASS_REPLY`]: the SYN of this connection was let through by the kernel,
+/// because its pair is familiar; the daemon has not seen it.
+pub const ADMITTED: u32 = 0x40;
+/// Packet mark bit beside [`VERDICT_JUDGED`]: the flow's client, server and port are a familiar pair from now on.
+pub const FAMILIAR: u32 = 0x80;
+
 /// Packet mark and ct mark bits that hold a verdict.
 pub const VERDICT_MASK: u32 = 0x3;
 /// This packet may pass; the flow stays undecided.
@@ -121,7 +130,16 @@ mod tests {
 
     #[test]
     fn verdict_class_and_kill_bits_do_not_overlap() {
-        let fields = [CLASS_MASK, UNQUEUED, VERDICT_MASK, CT_KILL, GENERATION_MASK];
+        let fields = [
+            CLASS_MASK,
+            UNQUEUED,
+            PLAIN,
+            ADMITTED,
+            FAMILIAR,
+            VERDICT_MASK,
+            CT_KILL,
+            GENERATION_MASK,
+        ];
         for (i, a) in fields.iter().enumerate() {
             for b in fields.iter().skip(i + 1) {
                 assert_eq!(a & b, 0);

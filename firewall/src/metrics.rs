@@ -249,10 +249,14 @@ fn help_of(name: &str) -> &'static str {
         .map_or("See METRICS.md", |(_, help)| help)
 }
 
-const HELP: [(&str, &str); 18] = [
+const HELP: [(&str, &str); 19] = [
     (
         "gate_hits",
         "SYNs that passed the address gate as they came",
+    ),
+    (
+        "familiar",
+        "Connections whose SYN the kernel let through by itself",
     ),
     ("gate_misses", "SYNs held at the address gate"),
     (

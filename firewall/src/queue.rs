@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use inspect::{Answer, Counters, Env, FlowKey, Inspector, Limits, Output, Sought};
+use inspect::{Answer, Counters, Env, FlowKey, Inspector, Limits, Output, Sought, Verdict};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use policy::Snapshot;
 use thiserror::Error;
@@ -21,6 +21,7 @@ use crate::bindings::{BindingStore, Under};
 use crate::clock::Clock;
 use crate::confine;
 use crate::conntrack::Conntrack;
+use crate::familiar::Familiarity;
 use crate::flowlog::FlowLog;
 use crate::flows::FlowEvent;
 use crate::marks::{self, QueueClass};
@@ -71,6 +72,8 @@ pub struct Surroundings {
     pub unknown: tokio::sync::mpsc::Sender<IpAddr>,
     /// Where decisions are counted.
     pub tally: Arc<Tally>,
+    /// Whether pairs may become familiar.
+    pub familiarity: Arc<Familiarity>,
     /// The time.
     pub clock: Clock,
 }
@@ -442,7 +445,9 @@ impl Worker {
     }
 
     fn take_packet(&mut self, env: &Env<'_>, packet: &Packet<'_>) {
-        let class = QueueClass::from_mark(packet.mark).map(|class| class_of(class, packet.bytes));
+        let is_admitted = packet.mark & marks::ADMITTED != 0;
+        let class = QueueClass::from_mark(packet.mark)
+            .map(|class| class_of(class, is_admitted, packet.bytes));
         match class {
             // What we cannot see whole we cannot judge.
             Some(class) if !packet.truncated => {
@@ -472,6 +477,12 @@ impl Worker {
         while let Some(output) = self.inspector.poll_output() {
             match output {
                 Output::Verdict { token, verdict } => {
+                    let is_granted = || self.surroundings.familiarity.is_granted();
+                    let verdict = if verdict == Verdict::Familiar && !is_granted() {
+                        Verdict::Judged
+                    } else {
+                        verdict
+                    };
                     self.verdicts
                         .push(token, action_of(verdict, policy.generation()));
                 }

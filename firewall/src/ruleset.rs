@@ -6,7 +6,8 @@
 //! | chain | hook, priority | does |
 //! |---|---|---|
 //! | `front` | prerouting, −100 | leads questions to the DNS front |
-//! | `early` | forward, −151 | hygiene, class marks |
+//! | `early` | forward, −152 | hygiene, class marks |
+//! | `familiar` of the [latch](crate::latch) | forward, −151 | lets plain SYNs of familiar pairs through |
 //! | `ask` | forward, −150 | queues what has a class (in the shim form `iptables` does) |
 //! | `decide` | forward, 0 | accepts positive evidence, drops everything else |
 //! | `translate` | postrouting, 100 | masquerades what carries a verdict |

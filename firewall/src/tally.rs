@@ -30,6 +30,7 @@ struct EngineTotals {
     dns_negative: AtomicU64,
     dns_mismatch: AtomicU64,
     gate_hits: AtomicU64,
+    familiar: AtomicU64,
     gate_misses: AtomicU64,
     client_pending: AtomicU64,
     rescued: AtomicU64,
@@ -112,6 +113,7 @@ impl Tally {
                 after.dns_mismatch,
             ),
             (&engine.gate_hits, before.gate_hits, after.gate_hits),
+            (&engine.familiar, before.familiar, after.familiar),
             (&engine.gate_misses, before.gate_misses, after.gate_misses),
             (
                 &engine.client_pending,
@@ -160,7 +162,7 @@ impl Tally {
     }
 
     /// Every plain total by its metric name.
-    pub fn totals(&self) -> [(&'static str, u64); 18] {
+    pub fn totals(&self) -> [(&'static str, u64); 19] {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let engine = &self.engine;
         [
@@ -172,6 +174,7 @@ impl Tally {
             ("rescued", of(&engine.rescued)),
             ("suppressed", of(&engine.suppressed)),
             ("gate_hits", of(&engine.gate_hits)),
+            ("familiar", of(&engine.familiar)),
             ("gate_misses", of(&engine.gate_misses)),
             ("dns_budget", of(&engine.dns_budget)),
             ("dns_unsettled", of(&engine.dns_unsettled)),

@@ -36,6 +36,7 @@ mod every_packet;
 mod explain;
 mod fail_closed;
 mod fail_closed_matrix;
+mod familiar;
 mod flows_command;
 mod fragments;
 mod harness_itself;

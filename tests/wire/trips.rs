@@ -2,35 +2,42 @@
 
 use std::time::Duration;
 
+use e2e::daemon::INVENTORY;
 use e2e::hello;
 use e2e::topology::Topology;
 
 use crate::scene::{Scene, allowed, assert_echo, finish};
 
 both_families! {
-    fn a_connection_takes_five_trips_and_one_per_held_segment(family) {
+    fn a_connection_takes_five_trips_a_familiar_one_four_and_one_per_held_segment(family) {
         let lab = Topology::new().unwrap();
         let scene = Scene::new(&lab, family);
         // The first connection may bring look-ups with it.
         finish(&mut scene.connect(), &allowed());
-        let start = scene.daemon.queued_packets().unwrap();
-        let mut tcp = scene.connect();
-        finish(&mut tcp, &allowed());
-        let plain = scene.daemon.queued_packets().unwrap() - start;
-        // SYN, SYN/ACK, hello, the server's answer, the client's first protected data.
-        assert_eq!(plain, 5, "packets to userspace for a hello in one segment");
-        let start = scene.daemon.queued_packets().unwrap();
-        let mut tcp = scene.connect();
-        let good = allowed();
-        let cut = good.len() / 4;
-        for index in 0..3 {
-            tcp.push(index * cut, &good[index * cut..(index + 1) * cut]).unwrap();
-        }
-        tcp.advance(3 * cut);
-        finish(&mut tcp, &good[3 * cut..]);
-        let held = scene.daemon.queued_packets().unwrap() - start;
-        assert_eq!(held, 5 + 3, "packets to userspace for a hello in four segments");
+        // Everybody is a stranger to a new policy.
+        let other = INVENTORY.replace(",mirror.allowed.example", "");
+        scene.daemon.reload(&other).unwrap();
+        assert_eq!(trips(&scene, &allowed(), 1), 5, "packets to userspace for a hello in one segment");
+        scene.daemon.reload(INVENTORY).unwrap();
+        assert_eq!(trips(&scene, &allowed(), 4), 5 + 3, "packets to userspace for a hello in four segments");
+        assert_eq!(trips(&scene, &allowed(), 1), 4, "packets to userspace of a familiar pair");
+        assert_eq!(trips(&scene, &allowed(), 4), 4 + 3, "the same for a hello in four segments");
     }
+}
+
+/// Packets that the queues got for one connection: SYN, SYN/ACK, hello, the server's answer, the client's first protected
+/// data. The hello is sent in so many pieces.
+fn trips(scene: &Scene<'_>, hello: &[u8], pieces: usize) -> u64 {
+    let start = scene.daemon.queued_packets().unwrap();
+    let mut tcp = scene.connect();
+    let cut = hello.len() / pieces;
+    for index in 0..pieces - 1 {
+        tcp.push(index * cut, &hello[index * cut..(index + 1) * cut])
+            .unwrap();
+    }
+    tcp.advance((pieces - 1) * cut);
+    finish(&mut tcp, &hello[(pieces - 1) * cut..]);
+    scene.daemon.queued_packets().unwrap() - start
 }
 
 both_families! {

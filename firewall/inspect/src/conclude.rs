@@ -11,6 +11,7 @@ use policy::{AppProto, Reason, Transport};
 use crate::claim::Claim;
 use crate::decided::Fate;
 use crate::env::Env;
+use crate::familiar::stays_open;
 use crate::flow::{FlowKey, Side};
 use crate::inspector::Inspector;
 use crate::output::{Output, Reset, Verdict};
@@ -223,12 +224,17 @@ impl Inspector {
     /// Hands a flow to the kernel. The last packet of `side` carries the mark; whatever else
     /// is held passes before it.
     pub(crate) fn hand_over(&mut self, env: &Env<'_>, mut flow: Box<Flow>, side: Side) {
+        let judged = if stays_open(env, &flow.key) {
+            Verdict::Familiar
+        } else {
+            Verdict::Judged
+        };
         let others = std::mem::take(&mut flow.half_mut(side.other()).held);
         let own = std::mem::take(&mut flow.half_mut(side).held);
         let count = others.len().saturating_add(own.len());
         for (number, held) in (1..).zip(others.iter().chain(&own)) {
             let verdict = if number == count {
-                Verdict::Judged
+                judged
             } else {
                 Verdict::Pass
             };

@@ -17,6 +17,8 @@ pub struct Counters {
     pub dns_mismatch: u64,
     /// SYNs that passed the address gate as they came.
     pub gate_hits: u64,
+    /// Connections whose SYN the kernel let through by itself.
+    pub familiar: u64,
     /// SYNs held at the address gate.
     pub gate_misses: u64,
     /// SYNs dropped while their client's inventory entry was awaited.

@@ -200,7 +200,14 @@ impl Inspector {
         env.now.mono_ms.saturating_add(left_ms).max(1)
     }
 
-    fn open(&mut self, env: &Env<'_>, key: FlowKey, isn: Seq, stage: Stage, deadline: u64) {
+    pub(crate) fn open(
+        &mut self,
+        env: &Env<'_>,
+        key: FlowKey,
+        isn: Seq,
+        stage: Stage,
+        deadline: u64,
+    ) {
         let generation = env.policy.generation();
         self.table
             .add(Box::new(Flow::new(key, isn, generation, stage, deadline)));
@@ -250,7 +257,7 @@ impl Inspector {
     }
 
     /// Both gates.
-    fn door(&mut self, env: &Env<'_>, key: &FlowKey) -> Door {
+    pub(crate) fn door(&mut self, env: &Env<'_>, key: &FlowKey) -> Door {
         let (client, server) = (key.client.ip(), key.server.ip());
         if is_off_limits(server) {
             return Door::Shut(Reason::AddressNotGlobal);
@@ -423,9 +430,21 @@ impl Inspector {
 
 /// Whether the destination is bound to any name this client may reach there.
 fn is_bound_for(env: &Env<'_>, client: policy::ClientRef, key: &FlowKey) -> bool {
+    opens(env, client, key).unwrap_or_else(|| bound_name_allowed(env, client, key))
+}
+
+/// Whether that can be said without asking for name after name, and is so.
+pub(crate) fn is_bound_for_certain(
+    env: &Env<'_>,
+    client: policy::ClientRef,
+    key: &FlowKey,
+) -> bool {
+    opens(env, client, key) == Some(true)
+}
+
+fn opens(env: &Env<'_>, client: policy::ClientRef, key: &FlowKey) -> Option<bool> {
     let to = (key.server.ip(), key.server.port());
-    let opens = env.bindings.opens(env.policy, client, to, env.now);
-    opens.unwrap_or_else(|| bound_name_allowed(env, client, key))
+    env.bindings.opens(env.policy, client, to, env.now)
 }
 
 /// The same by asking for name after name, as it is done for the moments in which the bindings are made ready for a

@@ -97,7 +97,7 @@ impl Inspector {
                 },
                 Side::Client,
             ),
-            Class::SynAck | Class::Reply => (
+            Class::SynAck | Class::Reply | Class::Admitted => (
                 FlowKey {
                     client: packet.dst_socket(),
                     server: packet.src_socket(),
@@ -141,6 +141,14 @@ impl Inspector {
         segment: &Segment<'_>,
         fault: Option<Reason>,
     ) {
+        if class == Class::Admitted && !self.admit(env, token, key, segment) {
+            return;
+        }
+        let class = match (class, segment.syn) {
+            (Class::Admitted, true) => Class::SynAck,
+            (Class::Admitted, false) => Class::Reply,
+            _ => class,
+        };
         let is_syn = segment.syn && !segment.has_ack && !segment.rst && !segment.fin;
         match (class, fault) {
             (Class::Syn | Class::StaleSyn, None) if !is_syn => self.answer(token, Verdict::Drop),
@@ -158,7 +166,9 @@ impl Inspector {
                 self.segment(env, token, (key, side), segment, fault);
             }
             // Answered by `handle_packet`.
-            (Class::NonTcp | Class::Kill, _) => self.answer(token, Verdict::Drop),
+            (Class::Admitted | Class::NonTcp | Class::Kill, _) => {
+                self.answer(token, Verdict::Drop);
+            }
         }
     }
 

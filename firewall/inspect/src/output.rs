@@ -18,6 +18,9 @@ pub enum Class {
     StaleSyn,
     /// A SYN/ACK from the server.
     SynAck,
+    /// The server's answer, SYN/ACK or reset, to a SYN that the kernel let through by itself because its pair was
+    /// familiar ([`Verdict::Familiar`]).
+    Admitted,
     /// Client to server: payload, FIN or RST.
     Original,
     /// Server to client: payload, FIN or RST.
@@ -36,6 +39,10 @@ pub enum Verdict {
     Pass,
     /// Let this packet through and have the kernel carry the rest of the flow.
     Judged,
+    /// As [`Verdict::Judged`]; moreover the kernel may let SYNs of this client to this server and port through by
+    /// itself for [`FAMILIAR_MS`](crate::FAMILIAR_MS), if they have nothing in them but who and where, and until the
+    /// policy changes: the gates will be open to them.
+    Familiar,
     /// Discard this packet.
     Drop,
     /// Discard this packet and have the kernel tell the sender by ICMP; never used for TCP.

@@ -11,6 +11,11 @@ impl Seq {
         Self(self.0.wrapping_add(n))
     }
 
+    /// The number `n` before this one.
+    pub(crate) const fn minus(self, n: u32) -> Self {
+        Self(self.0.wrapping_sub(n))
+    }
+
     /// Distance from `base` to here, negative when this number is older.
     #[expect(
         clippy::cast_possible_wrap,

@@ -18,6 +18,7 @@ use crate::{
 mod certificates;
 mod evasion;
 mod evasion_message;
+mod familiar;
 mod gates;
 mod leniency;
 mod lifetime;
@@ -89,6 +90,8 @@ pub(crate) struct Directory {
     pub(crate) known: HashMap<Name, Known>,
     pub(crate) certificate: Option<Certificate>,
     pub(crate) is_history: bool,
+    /// Until when every address is open for everybody, where that is known.
+    pub(crate) open_until_ms: Option<u64>,
 }
 
 impl Bindings for Directory {
@@ -109,6 +112,16 @@ impl Bindings for Directory {
 
     fn is_known(&self, name: &Name) -> Known {
         self.known.get(name).copied().unwrap_or(Known::Unasked)
+    }
+
+    fn opens(
+        &self,
+        _policy: &Snapshot,
+        _client: policy::ClientRef,
+        _to: (IpAddr, u16),
+        now: Time,
+    ) -> Option<bool> {
+        self.open_until_ms.map(|until_ms| now.mono_ms <= until_ms)
     }
 
     fn is_current(&self, _name: &Name, _addr: IpAddr, _now: Time) -> bool {
@@ -146,6 +159,8 @@ pub(crate) struct World {
     pub(crate) unknown: Vec<IpAddr>,
     pub(crate) unanswered: Vec<FlowKey>,
     pub(crate) certify: Vec<(Name, SocketAddr)>,
+    /// Flows whose pairs became familiar.
+    pub(crate) familiar: usize,
     next_token: u32,
 }
 
@@ -183,6 +198,7 @@ impl World {
             unknown: Vec::new(),
             unanswered: Vec::new(),
             certify: Vec::new(),
+            familiar: 0,
             next_token: 0,
         }
     }
@@ -200,6 +216,13 @@ impl World {
                 Output::Verdict { token, verdict } => {
                     let packet = self.in_flight.remove(&token);
                     let packet = packet.unwrap_or_else(|| panic!("{token} answered twice"));
+                    let is_familiar = verdict == Verdict::Familiar;
+                    self.familiar += usize::from(is_familiar);
+                    let verdict = if is_familiar {
+                        Verdict::Judged
+                    } else {
+                        verdict
+                    };
                     assert!(self.verdicts.insert(token, verdict).is_none());
                     if matches!(verdict, Verdict::Pass | Verdict::Judged) {
                         self.wire.push(read(&packet));

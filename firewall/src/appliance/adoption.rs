@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use policy::preferences::DnsFront;
 use policy::{Draft, Snapshot};
 
-use super::{Appliance, adopted, inert};
+use super::{Appliance, Parts, adopted, inert};
 use crate::bindings::{Scope, own_addresses};
 use crate::clock::unix_ms;
 use crate::flows::FlowEvent;
@@ -87,9 +87,16 @@ impl Appliance {
         until_ms.saturating_sub(began_ms).saturating_add(1)
     }
 
-    /// Frees policies that nobody judges by any more.
+    /// Frees policies that nobody judges by any more, and forgets what a slow queue thread said under one.
     pub fn free_retired_policies(&mut self) {
         self.store.free_retired();
+        self.forget_familiar();
+    }
+
+    /// Forgets pairs that became familiar under a policy that no queue thread judges by any more.
+    fn forget_familiar(&self) {
+        let Parts { kernel, queues, .. } = &self.parts;
+        kernel.familiarity().go_on(kernel, queues);
     }
 
     fn after(
@@ -106,6 +113,9 @@ impl Appliance {
         let mut ended = None;
         if changed {
             self.adopting = (snapshot.generation(), began_ms);
+            let Parts { kernel, queues, .. } = &self.parts;
+            let familiarity = kernel.familiarity();
+            familiarity.adopt(kernel, queues, snapshot.generation());
             ended = self.rejudge(&snapshot);
             self.spread(&snapshot);
             for preference in inert(snapshot.preferences()) {
@@ -126,6 +136,7 @@ impl Appliance {
         }
         // Last, because the flow thread goes on with it meanwhile.
         await_rejudged(ended.as_ref());
+        self.forget_familiar();
         if changed {
             let (generation, ms) = (snapshot.generation(), self.adoption_ms());
             tracing::info!(generation, ms, "a policy is in force");

@@ -1,4 +1,7 @@
 //! The few nftables expressions that the latch needs, as the kernel takes them (`linux/netfilter/nf_tables.h`).
+//!
+//! Single values go through the first register; a key of several goes through the small ones from the first on, each
+//! value in as many of four bytes as it needs.
 
 use crate::netlink::MessageWriter;
 
@@ -20,18 +23,51 @@ impl Rule {
     }
 }
 
-/// One expression; every value goes through one register.
+/// One expression.
 pub(super) enum Expression {
     Meta(u32),
     Ct(u32),
     /// Offset of one byte in the transport header.
     Transport(u32),
+    /// Some bytes of a header into a register of a key.
+    Header {
+        register: u32,
+        base: u32,
+        offset: u32,
+        bytes: u32,
+    },
+    /// What the first packet of the entry had, into a register of a key.
+    Original {
+        register: u32,
+        key: u32,
+    },
+    /// Goes on when the key is in a set.
+    Lookup {
+        set: &'static str,
+        id: u32,
+    },
+    /// Puts the key into a set, if it fits. What is there keeps its time, unless that is to begin anew.
+    Put {
+        set: &'static str,
+        id: u32,
+        anew: bool,
+    },
+    /// A constant as a key.
+    Key(u32),
+    /// A constant.
+    Immediate(u32),
+    /// Sets the packet mark to what was loaded.
+    StoreMark,
+    /// Sets the ct mark to what was loaded.
+    StoreCtMark,
     Mask(Vec<u8>),
     Compare {
         equal: bool,
         value: Vec<u8>,
     },
     Accept,
+    /// To a chain, and back.
+    Jump(&'static str),
 }
 
 /// What is loaded, and how many bytes of it.
@@ -90,6 +126,14 @@ pub(super) fn tcp_flags(mask: u8) -> Loaded {
     }
 }
 
+/// The family of a packet.
+pub(super) fn nfproto() -> Loaded {
+    Loaded {
+        load: vec![Expression::Meta(META_NFPROTO)],
+        bytes: 1,
+    }
+}
+
 /// Goes on when the value is this one.
 pub(super) fn is(loaded: Loaded, value: u32) -> Vec<Expression> {
     compare(loaded, true, value)
@@ -111,48 +155,124 @@ fn compare(loaded: Loaded, equal: bool, value: u32) -> Vec<Expression> {
     expressions
 }
 
+/// Sets the packet mark.
+pub(super) fn set_mark(value: u32) -> Vec<Expression> {
+    vec![Expression::Immediate(value), Expression::StoreMark]
+}
+
+/// Sets the ct mark.
+pub(super) fn set_ct_mark(value: u32) -> Vec<Expression> {
+    vec![Expression::Immediate(value), Expression::StoreCtMark]
+}
+
 /// Lets the packet through.
 pub(super) fn accept() -> Vec<Expression> {
     vec![Expression::Accept]
 }
 
+/// Goes through a chain and comes back.
+pub(super) fn jump(chain: &'static str) -> Vec<Expression> {
+    vec![Expression::Jump(chain)]
+}
+
 impl Expression {
     fn write(&self, writer: &mut MessageWriter) {
         match self {
-            Self::Meta(key) => element(writer, "meta", |w| {
-                w.attribute_be32(1, REGISTER);
+            Self::Meta(key) => load(writer, "meta", *key),
+            Self::Ct(key) => load(writer, "ct", *key),
+            Self::Transport(offset) => {
+                payload(writer, REGISTER, TRANSPORT_HEADER, *offset, 1);
+            }
+            Self::Header {
+                register,
+                base,
+                offset,
+                bytes,
+            } => payload(writer, *register, *base, *offset, *bytes),
+            Self::Original { register, key } => element(writer, "ct", |w| {
+                w.attribute_be32(1, *register);
                 w.attribute_be32(2, *key);
+                w.attribute(3, &[DIRECTION_ORIGINAL]);
             }),
-            Self::Ct(key) => element(writer, "ct", |w| {
-                w.attribute_be32(1, REGISTER);
-                w.attribute_be32(2, *key);
+            Self::Lookup { set, id } => element(writer, "lookup", |w| {
+                super::text(w, 1, set);
+                w.attribute_be32(2, KEY_REGISTER);
+                w.attribute_be32(4, *id);
             }),
-            Self::Transport(offset) => element(writer, "payload", |w| {
-                w.attribute_be32(1, REGISTER);
-                w.attribute_be32(2, TRANSPORT_HEADER);
-                w.attribute_be32(3, *offset);
-                w.attribute_be32(4, 1);
+            Self::Put { set, id, anew } => element(writer, "dynset", |w| {
+                super::text(w, 1, set);
+                w.attribute_be32(2, *id);
+                w.attribute_be32(3, if *anew { DYNSET_UPDATE } else { DYNSET_ADD });
+                w.attribute_be32(4, KEY_REGISTER);
             }),
-            Self::Mask(mask) => element(writer, "bitwise", |w| {
-                w.attribute_be32(1, REGISTER);
-                w.attribute_be32(2, REGISTER);
-                w.attribute_be32(3, u32::try_from(mask.len()).unwrap_or(0));
-                w.nested(4, |w| w.attribute(DATA_VALUE, mask));
-                w.nested(5, |w| w.attribute(DATA_VALUE, &vec![0; mask.len()]));
+            Self::Key(value) => constant(writer, KEY_REGISTER, *value),
+            Self::Immediate(value) => constant(writer, REGISTER, *value),
+            Self::StoreMark => element(writer, "meta", |w| {
+                w.attribute_be32(2, META_MARK);
+                w.attribute_be32(3, REGISTER);
             }),
+            Self::StoreCtMark => element(writer, "ct", |w| {
+                w.attribute_be32(2, CT_MARK);
+                w.attribute_be32(4, REGISTER);
+            }),
+            Self::Mask(mask) => masked(writer, mask),
             Self::Compare { equal, value } => element(writer, "cmp", |w| {
                 w.attribute_be32(1, REGISTER);
                 w.attribute_be32(2, u32::from(!equal));
                 w.nested(3, |w| w.attribute(DATA_VALUE, value));
             }),
-            Self::Accept => element(writer, "immediate", |w| {
-                w.attribute_be32(1, VERDICT_REGISTER);
-                w.nested(2, |w| {
-                    w.nested(DATA_VERDICT, |w| w.attribute_be32(1, VERDICT_ACCEPT));
-                });
-            }),
+            Self::Accept => verdict(writer, VERDICT_ACCEPT, None),
+            Self::Jump(chain) => verdict(writer, VERDICT_JUMP, Some(chain)),
         }
     }
+}
+
+/// Of a packet or its entry.
+fn load(writer: &mut MessageWriter, what: &str, key: u32) {
+    element(writer, what, |w| {
+        w.attribute_be32(1, REGISTER);
+        w.attribute_be32(2, key);
+    });
+}
+
+fn payload(writer: &mut MessageWriter, register: u32, base: u32, offset: u32, bytes: u32) {
+    element(writer, "payload", |w| {
+        w.attribute_be32(1, register);
+        w.attribute_be32(2, base);
+        w.attribute_be32(3, offset);
+        w.attribute_be32(4, bytes);
+    });
+}
+
+fn masked(writer: &mut MessageWriter, mask: &[u8]) {
+    element(writer, "bitwise", |w| {
+        w.attribute_be32(1, REGISTER);
+        w.attribute_be32(2, REGISTER);
+        w.attribute_be32(3, u32::try_from(mask.len()).unwrap_or(0));
+        w.nested(4, |w| w.attribute(DATA_VALUE, mask));
+        w.nested(5, |w| w.attribute(DATA_VALUE, &vec![0; mask.len()]));
+    });
+}
+
+fn verdict(writer: &mut MessageWriter, code: u32, chain: Option<&str>) {
+    element(writer, "immediate", |w| {
+        w.attribute_be32(1, VERDICT_REGISTER);
+        w.nested(2, |w| {
+            w.nested(DATA_VERDICT, |w| {
+                w.attribute_be32(1, code);
+                if let Some(chain) = chain {
+                    super::text(w, 2, chain);
+                }
+            });
+        });
+    });
+}
+
+fn constant(writer: &mut MessageWriter, register: u32, value: u32) {
+    element(writer, "immediate", |w| {
+        w.attribute_be32(1, register);
+        w.nested(2, |w| w.attribute(DATA_VALUE, &value.to_ne_bytes()));
+    });
 }
 
 fn element(writer: &mut MessageWriter, name: &str, data: impl FnOnce(&mut MessageWriter)) {
@@ -168,14 +288,26 @@ const DATA_VERDICT: u16 = 2;
 /// `NFT_REG_VERDICT` and `NFT_REG_1`.
 const VERDICT_REGISTER: u32 = 0;
 const REGISTER: u32 = 1;
+/// `NFT_JUMP`, which is -3.
+const VERDICT_JUMP: u32 = u32::MAX - 2;
+/// `NFT_REG32_00`, where keys begin.
+pub(super) const KEY_REGISTER: u32 = 8;
 /// `NF_ACCEPT`.
 const VERDICT_ACCEPT: u32 = 1;
-/// `NFT_META_MARK` and `NFT_META_L4PROTO`.
+/// `NFT_META_MARK`, `NFT_META_NFPROTO` and `NFT_META_L4PROTO`.
 const META_MARK: u32 = 3;
+const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
+/// `IP_CT_DIR_ORIGINAL`.
+const DIRECTION_ORIGINAL: u8 = 0;
+/// `NFT_DYNSET_OP_ADD` and `NFT_DYNSET_OP_UPDATE`.
+const DYNSET_ADD: u32 = 0;
+const DYNSET_UPDATE: u32 = 1;
 /// `NFT_CT_STATE` and `NFT_CT_MARK`.
 const CT_STATE: u32 = 0;
 const CT_MARK: u32 = 3;
-/// `NFT_PAYLOAD_TRANSPORT_HEADER`, and where its flags are in a TCP header.
-const TRANSPORT_HEADER: u32 = 2;
+/// `NFT_PAYLOAD_NETWORK_HEADER`.
+pub(super) const NETWORK_HEADER: u32 = 1;
+/// `NFT_PAYLOAD_TRANSPORT_HEADER`, and where the flags are in a TCP header.
+pub(super) const TRANSPORT_HEADER: u32 = 2;
 const TCP_FLAGS_OFFSET: u32 = 13;

@@ -8,9 +8,10 @@ use crate::nfqueue::Action;
 use crate::raw::{Segment, SegmentKind};
 
 /// The engine tells a SYN/ACK from other replies; the ruleset queues both alike.
-pub(super) fn class_of(class: QueueClass, packet: &[u8]) -> Class {
+pub(super) fn class_of(class: QueueClass, is_admitted: bool, packet: &[u8]) -> Class {
     match class {
         QueueClass::Original => Class::Original,
+        QueueClass::Reply if is_admitted => Class::Admitted,
         QueueClass::Reply if is_syn_ack(packet) => Class::SynAck,
         QueueClass::Reply => Class::Reply,
         QueueClass::Syn => Class::Syn,
@@ -40,6 +41,7 @@ pub(super) fn action_of(verdict: Verdict, generation: u64) -> Action {
     match verdict {
         Verdict::Pass => Action::Continue(marks::VERDICT_PASS),
         Verdict::Judged => Action::Continue(marks::judged(generation)),
+        Verdict::Familiar => Action::Continue(marks::judged(generation) | marks::FAMILIAR),
         Verdict::Drop => Action::Drop,
         Verdict::Reject => Action::Continue(marks::VERDICT_REJECT),
     }
@@ -87,7 +89,15 @@ mod tests {
     }
 
     #[test]
+    fn answer_to_a_syn_that_only_the_kernel_saw_is_told_from_others() {
+        assert_eq!(class_of(QueueClass::Reply, true, &[]), Class::Admitted);
+        assert_eq!(class_of(QueueClass::Reply, false, &[]), Class::Reply);
+    }
+
+    #[test]
     fn judged_verdict_carries_its_generation() {
+        let familiar = action_of(Verdict::Familiar, 7);
+        assert_eq!(familiar, Action::Continue(0x0007_0082));
         assert_eq!(action_of(Verdict::Judged, 7), Action::Continue(0x0007_0002));
         assert_eq!(action_of(Verdict::Drop, 7), Action::Drop);
     }

@@ -11,9 +11,13 @@ use super::statement::{
 };
 use super::{Builder, Ipv6Egress, Layout, QueueForm, limit, options};
 use crate::marks::{
-    CLASS_KILL, CLASS_MASK, CLASS_NON_TCP, CLASS_ORIGINAL, CLASS_REPLY, CLASS_STALE_SYN, CLASS_SYN,
-    CT_KILL, UNQUEUED, VERDICT_JUDGED, VERDICT_MASK, VERDICT_PASS, VERDICT_REJECT,
+    ADMITTED, CLASS_KILL, CLASS_MASK, CLASS_NON_TCP, CLASS_ORIGINAL, CLASS_REPLY, CLASS_STALE_SYN,
+    CLASS_SYN, CT_KILL, PLAIN, UNQUEUED, VERDICT_JUDGED, VERDICT_MASK, VERDICT_PASS,
+    VERDICT_REJECT,
 };
+
+/// Where chain `early` stands: the latch looks at SYNs behind it, and the queue comes behind that.
+const EARLY_PRIORITY: i32 = -152;
 
 /// The flowtable.
 const FLOWTABLE: &str = "judged";
@@ -66,7 +70,7 @@ const SAMPLES_PER_SECOND: u32 = 10;
 const SAMPLES_BURST: u32 = 10;
 
 pub(super) fn render(builder: &mut Builder, layout: &Layout) {
-    builder.base_chain("early", ("filter", "forward", -151), "accept");
+    builder.base_chain("early", ("filter", "forward", EARLY_PRIORITY), "accept");
     if layout.queue_form == QueueForm::Native {
         builder.base_chain("ask", ("filter", "forward", -150), "accept");
         let statements = [packet_marked(CLASS_MASK), queue(layout.queues)];
@@ -270,10 +274,20 @@ fn undecided_tcp(builder: &mut Builder) {
     let payload = at_least(bits("ih", 0, 8), 0);
     let why = "at least one byte of payload";
     builder.rule(chain, why, [payload, goto(TO_DAEMON)]);
-    for (direction, value) in [(original(), CLASS_ORIGINAL), (reply(), CLASS_REPLY)] {
-        let [mark, end] = class(value);
-        builder.rule(TO_DAEMON, "to be judged", [direction, mark, end]);
-    }
+    let [mark, end] = class(CLASS_ORIGINAL);
+    builder.rule(TO_DAEMON, "to be judged", [original(), mark, end]);
+    // A server that refuses a connection does so before the daemon knows of it.
+    let [mark, end] = class(CLASS_REPLY | ADMITTED);
+    let statements = [
+        any_flag(field("tcp", "flags"), &["rst"]),
+        reply(),
+        ct_mark(ADMITTED, ADMITTED),
+        mark,
+        end,
+    ];
+    builder.rule(TO_DAEMON, "of a SYN that only the kernel saw", statements);
+    let [mark, end] = class(CLASS_REPLY);
+    builder.rule(TO_DAEMON, "to be judged", [reply(), mark, end]);
     bare_acknowledgements(builder, chain);
 }
 
@@ -285,15 +299,48 @@ fn handshakes(builder: &mut Builder) {
         "per source",
         [bare_syn(), jump(limit::NEW_FLOWS)],
     );
+    // Evaluation ends here when there is no such byte, and the next rules are for packets without one.
+    let [mark, end] = class(CLASS_SYN);
+    let payload = at_least(bits("ih", 0, 8), 0);
+    builder.rule(
+        HANDSHAKE,
+        "data before an answer",
+        [bare_syn(), payload, mark, end],
+    );
+    plain_syns(builder);
     let [mark, end] = class(CLASS_SYN);
     let why = "may the address be dialled";
     builder.rule(HANDSHAKE, why, [bare_syn(), mark, end]);
-    let both = handshake(json!(["syn", "ack"]));
+    let both = || handshake(json!(["syn", "ack"]));
+    let [mark, end] = class(CLASS_REPLY | ADMITTED);
+    let why = "gives both initial numbers, of a SYN that only the kernel saw";
+    let admitted = ct_mark(ADMITTED, ADMITTED);
+    builder.rule(HANDSHAKE, why, [both(), reply(), admitted, mark, end]);
     let [mark, end] = class(CLASS_REPLY);
     let why = "gives both initial numbers";
-    builder.rule(HANDSHAKE, why, [both, reply(), mark, end]);
+    builder.rule(HANDSHAKE, why, [both(), reply(), mark, end]);
     let why = "no handshake of TCP's";
     dropped(builder, HANDSHAKE, why, Counter::HandshakeFlags, Vec::new());
+}
+
+/// SYNs in which the daemon would find nothing but two addresses and a port: the latch may let those of a familiar pair
+/// through. Everything else about them was looked at here and in the chain of options.
+fn plain_syns(builder: &mut Builder) {
+    let mask = json!(["fin", "syn", "rst", "psh", "ack", "urg"]);
+    for (protocol, hops, header) in [("ip", "ttl", HEADER_V4), ("ip6", "hoplimit", HEADER_V6)] {
+        let longest = header.saturating_add(options::LONGEST_HANDSHAKE);
+        let [mark, end] = class(CLASS_SYN | PLAIN);
+        let statements = [
+            packet_mark(PLAIN, PLAIN),
+            equal(and(field("tcp", "flags"), mask.clone()), json!("syn")),
+            equal(field("tcp", "urgptr"), 0),
+            at_least(field(protocol, hops), MIN_HOP_LIMIT),
+            at_most(meta("length"), longest),
+            mark,
+            end,
+        ];
+        builder.rule(HANDSHAKE, "nothing in it but who and where", statements);
+    }
 }
 
 /// The one thing that passes unread. Its length is bounded as well: should a packet's payload ever

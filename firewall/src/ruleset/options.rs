@@ -8,8 +8,9 @@ use super::Builder;
 use super::counter::Counter;
 use super::statement::{
     Statement, any_flag, assign, bits, count, differ, drop, equal, field, go_back, original,
-    strip_option, tcp_option,
+    set_packet_mark, strip_option, tcp_option,
 };
+use crate::marks::PLAIN;
 
 /// Chain that cleans one segment and goes back.
 pub(super) const CHAIN: &str = "tcp_options";
@@ -87,6 +88,7 @@ type Run = (u32, u32, u32);
 /// words, and every byte that is no value. The rest are the values of segment size, window scale and timestamps. Taking
 /// 248 kinds out of a segment costs more than all else that is done for a connection, so it is left to those handshakes
 /// that may have one; each is read by the daemon as well.
+/// None of them is longer than [`LONGEST_HANDSHAKE`].
 const HANDSHAKES: [(&str, u32, &[Run]); 6] = [
     (
         "Linux",
@@ -120,10 +122,12 @@ const HANDSHAKES: [(&str, u32, &[Run]); 6] = [
     ),
     ("segment size only", 6, &[MAXSEG]),
 ];
+/// Bytes of the longest TCP header among them.
+pub(super) const LONGEST_HANDSHAKE: u32 = 44;
 /// Kind and length of the maximum segment size, first in all of them.
 const MAXSEG: Run = (0, 16, 0x0204);
 
-/// Such a handshake goes back at once, its segment size bounded like any.
+/// Such a handshake goes back at once, its segment size bounded like any, and marked as what it is.
 fn plain_handshakes(builder: &mut Builder) {
     for (name, words, runs) in HANDSHAKES {
         let mut statements = vec![
@@ -136,7 +140,7 @@ fn plain_handshakes(builder: &mut Builder) {
                 *value,
             )
         }));
-        statements.extend([clamp(), go_back()]);
+        statements.extend([clamp(), set_packet_mark(PLAIN), go_back()]);
         builder.rule(CHAIN, &format!("handshake: {name}"), statements);
     }
 }

@@ -89,6 +89,17 @@ impl Postern {
         if !wait::holds(Duration::from_secs(90), || names() >= setup.bound) {
             bail!("{} of {} names are bound", names(), setup.bound);
         }
+        // Nor is it measured while it still asks for what it does not need at once.
+        let asked = || gauge(stage, "postern_dns_lookups_total");
+        let mut before = asked()?;
+        let quiet = wait::holds(Duration::from_secs(30), || {
+            std::thread::sleep(Duration::from_millis(300));
+            let now = asked().unwrap_or_default();
+            std::mem::replace(&mut before, now) == now
+        });
+        if !quiet {
+            bail!("its resolver is asked without an end");
+        }
         Ok(this)
     }
 
