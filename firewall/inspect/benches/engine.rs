@@ -166,7 +166,7 @@ impl Bench {
             let judged = matches!(
                 output,
                 Output::Verdict {
-                    verdict: Verdict::Judged,
+                    verdict: Verdict::Judged | Verdict::Familiar,
                     ..
                 }
             );

@@ -322,7 +322,7 @@ impl Replay {
         while let Some(output) = self.inspector.poll_output() {
             match output {
                 Output::Verdict {
-                    verdict: Verdict::Judged,
+                    verdict: Verdict::Judged | Verdict::Familiar,
                     ..
                 } => came.over = true,
                 Output::Verdict { .. }

@@ -405,6 +405,13 @@ impl Conn {
         world.packet(Class::SynAck, bytes)
     }
 
+    /// The server's answer to a SYN that only the kernel has seen.
+    pub(crate) fn admitted(&self, world: &mut World, flags: u8) -> u32 {
+        let ack = self.isn.wrapping_add(1);
+        let bytes = tcp(self.server, self.client, self.server_isn, ack, flags, b"");
+        world.packet(Class::Admitted, bytes)
+    }
+
     /// A connection whose handshake has passed.
     pub(crate) fn open(self, world: &mut World) -> Self {
         let syn = self.syn(world);

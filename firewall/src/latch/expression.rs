@@ -52,8 +52,8 @@ pub(super) enum Expression {
         id: u32,
         anew: bool,
     },
-    /// A constant as a key.
-    Key(u32),
+    /// The transport protocol as a key.
+    Protocol,
     /// A constant.
     Immediate(u32),
     /// Sets the packet mark to what was loaded.
@@ -178,8 +178,8 @@ pub(super) fn jump(chain: &'static str) -> Vec<Expression> {
 impl Expression {
     fn write(&self, writer: &mut MessageWriter) {
         match self {
-            Self::Meta(key) => load(writer, "meta", *key),
-            Self::Ct(key) => load(writer, "ct", *key),
+            Self::Meta(key) => load(writer, "meta", REGISTER, *key),
+            Self::Ct(key) => load(writer, "ct", REGISTER, *key),
             Self::Transport(offset) => {
                 payload(writer, REGISTER, TRANSPORT_HEADER, *offset, 1);
             }
@@ -205,8 +205,11 @@ impl Expression {
                 w.attribute_be32(3, if *anew { DYNSET_UPDATE } else { DYNSET_ADD });
                 w.attribute_be32(4, KEY_REGISTER);
             }),
-            Self::Key(value) => constant(writer, KEY_REGISTER, *value),
-            Self::Immediate(value) => constant(writer, REGISTER, *value),
+            Self::Protocol => load(writer, "meta", KEY_REGISTER, META_L4PROTO),
+            Self::Immediate(value) => element(writer, "immediate", |w| {
+                w.attribute_be32(1, REGISTER);
+                w.nested(2, |w| w.attribute(DATA_VALUE, &value.to_ne_bytes()));
+            }),
             Self::StoreMark => element(writer, "meta", |w| {
                 w.attribute_be32(2, META_MARK);
                 w.attribute_be32(3, REGISTER);
@@ -228,9 +231,9 @@ impl Expression {
 }
 
 /// Of a packet or its entry.
-fn load(writer: &mut MessageWriter, what: &str, key: u32) {
+fn load(writer: &mut MessageWriter, what: &str, register: u32, key: u32) {
     element(writer, what, |w| {
-        w.attribute_be32(1, REGISTER);
+        w.attribute_be32(1, register);
         w.attribute_be32(2, key);
     });
 }
@@ -265,13 +268,6 @@ fn verdict(writer: &mut MessageWriter, code: u32, chain: Option<&str>) {
                 }
             });
         });
-    });
-}
-
-fn constant(writer: &mut MessageWriter, register: u32, value: u32) {
-    element(writer, "immediate", |w| {
-        w.attribute_be32(1, register);
-        w.nested(2, |w| w.attribute(DATA_VALUE, &value.to_ne_bytes()));
     });
 }
 

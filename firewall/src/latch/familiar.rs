@@ -27,10 +27,9 @@ const PAIRS_MAX: u32 = 65_536;
 /// How long after its last verdict that ended an inspection the daemon counts as awake, in milliseconds. Where there are
 /// fewer, every SYN can be asked about.
 const AWAKE_MS: u64 = 250;
-/// Its set, with one key; those that have expired are in it until the kernel comes round to them.
+/// Its set. The one key is the protocol; those that have expired are in it until the kernel comes round to them.
 const AWAKE: &str = "awake";
 const AWAKE_ID: u32 = 3;
-const AWAKE_KEY: u32 = 1;
 const AWAKE_MAX: u32 = 64;
 
 /// A set to be made.
@@ -48,8 +47,8 @@ pub(super) fn sets() -> impl Iterator<Item = impl Fn(&mut MessageWriter)> {
     let awake = Set {
         name: AWAKE,
         id: AWAKE_ID,
-        key_type: TYPE_MARK,
-        key_bytes: 4,
+        key_type: TYPE_PROTOCOL,
+        key_bytes: 1,
         size: AWAKE_MAX,
         timeout_ms: AWAKE_MS,
     };
@@ -147,7 +146,7 @@ impl Familiar {
                     id: self.id,
                     anew: false,
                 },
-                Expression::Key(AWAKE_KEY),
+                Expression::Protocol,
                 Expression::Put {
                     set: AWAKE,
                     id: AWAKE_ID,
@@ -181,7 +180,7 @@ impl Familiar {
                     set: self.set,
                     id: self.id,
                 },
-                Expression::Key(AWAKE_KEY),
+                Expression::Protocol,
                 Expression::Lookup {
                     set: AWAKE,
                     id: AWAKE_ID,
@@ -210,7 +209,7 @@ impl Familiar {
 const SET_TIMEOUT: u32 = 0x10;
 const SET_EVAL: u32 = 0x20;
 /// What `nft` numbers its data types.
-const TYPE_MARK: u32 = 19;
+const TYPE_PROTOCOL: u32 = 12;
 const TYPE_IPV4: u32 = 7;
 const TYPE_IPV6: u32 = 8;
 const TYPE_SERVICE: u32 = 13;

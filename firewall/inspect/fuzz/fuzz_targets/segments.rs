@@ -91,6 +91,7 @@ fn step(world: &mut World, header: &[u8; 6], payload: &[u8]) {
     let class = match operation % 12 {
         0 => Class::Syn,
         1 => Class::StaleSyn,
+        2 if operation >= 128 => Class::Admitted,
         2 => Class::SynAck,
         3 | 4 => Class::Original,
         5 => Class::Reply,
@@ -117,11 +118,13 @@ fn step(world: &mut World, header: &[u8; 6], payload: &[u8]) {
         }
         _ => return world.wait(u64::from(low) * 64),
     };
-    let from_client = !matches!(class, Class::SynAck | Class::Reply | Class::Kill);
+    let from_client = !matches!(class, Class::SynAck | Class::Admitted | Class::Reply | Class::Kill);
     let at = u32::from(u16::from_be_bytes([high, low])) % 4_096;
     let (flags, at) = match class {
         Class::Syn | Class::StaleSyn => (0x02, 0),
         Class::SynAck => (0x12, 0),
+        // A server that refuses says so with a reset.
+        Class::Admitted => (if flags & 4 == 0 { 0x12 } else { 0x14 }, 0),
         Class::Original | Class::Reply | Class::NonTcp | Class::Kill => (flags | 0x10, at + 1),
     };
     let seq = u32::MAX.wrapping_add(at);

@@ -23,13 +23,6 @@ fn finish(world: &mut World, conn: &Conn) {
     assert_eq!(world.verdict(last), Some(Verdict::Judged));
 }
 
-/// The server's answer to a SYN that the kernel let through.
-fn admitted(world: &mut World, conn: &Conn, flags: u8) -> u32 {
-    let ack = conn.isn.wrapping_add(1);
-    let bytes = tcp(conn.server, conn.client, conn.server_isn, ack, flags, b"");
-    world.packet(Class::Admitted, bytes)
-}
-
 #[test]
 fn a_pair_is_familiar_only_where_its_gate_stays_open_long_enough() {
     for (open_ms, expected) in [(FAMILIAR_MS, 1), (FAMILIAR_MS - 1, 0)] {
@@ -62,24 +55,24 @@ fn see_thru_that_ends_within_the_time_makes_nobody_familiar() {
 fn a_connection_met_at_its_syn_ack_is_judged_like_any_other() {
     let mut world = open_for(ordinary(), FAMILIAR_MS);
     let conn = Conn::tls();
-    let syn_ack = admitted(&mut world, &conn, SYN | ACK);
+    let syn_ack = conn.admitted(&mut world, SYN | ACK);
     assert_eq!(world.verdict(syn_ack), Some(Verdict::Pass));
     assert_eq!(world.inspector.counters().familiar, 1);
     // Repeated, it is the same connection.
-    let again = admitted(&mut world, &conn, SYN | ACK);
+    let again = conn.admitted(&mut world, SYN | ACK);
     assert_eq!(world.verdict(again), Some(Verdict::Pass));
     assert_eq!(world.inspector.counters().familiar, 1);
     finish(&mut world, &conn);
     assert_eq!(world.familiar, 1);
     let mut world = open_for(ordinary(), FAMILIAR_MS);
-    admitted(&mut world, &conn, SYN | ACK);
+    conn.admitted(&mut world, SYN | ACK);
     conn.send(&mut world, 0, &hello_for("evil.example.com"));
     assert_eq!(world.refusal(), Some(Reason::NameNotAllowed));
     assert_eq!(conn.at_server(&world), b"");
     assert_eq!(world.resets.len(), 2);
     // A first byte is the one behind the number that the server acknowledged.
     let mut world = open_for(ordinary(), FAMILIAR_MS);
-    admitted(&mut world, &conn, SYN | ACK);
+    conn.admitted(&mut world, SYN | ACK);
     conn.send(&mut world, 1, &hello());
     assert_eq!(conn.at_server(&world), b"");
 }
@@ -88,7 +81,7 @@ fn a_connection_met_at_its_syn_ack_is_judged_like_any_other() {
 fn a_server_that_refuses_is_heard() {
     let mut world = open_for(ordinary(), FAMILIAR_MS);
     let conn = Conn::tls();
-    let reset = admitted(&mut world, &conn, RST | ACK);
+    let reset = conn.admitted(&mut world, RST | ACK);
     assert_eq!(world.verdict(reset), Some(Verdict::Pass));
     assert_eq!(world.inspector.undecided(), 0);
 }
@@ -97,7 +90,7 @@ fn a_server_that_refuses_is_heard() {
 fn the_policy_in_force_judges_what_the_one_before_let_through() {
     let mut world = open_for(snapshot(&[], "", 2), FAMILIAR_MS);
     let conn = Conn::tls();
-    let syn_ack = admitted(&mut world, &conn, SYN | ACK);
+    let syn_ack = conn.admitted(&mut world, SYN | ACK);
     assert_eq!(world.verdict(syn_ack), Some(Verdict::Drop));
     assert_eq!(world.refusal(), Some(Reason::NoRule));
     assert_eq!(world.resets.len(), 2, "both ends know of it");
@@ -109,7 +102,7 @@ fn a_gate_that_a_look_up_may_open_lets_the_client_try_again() {
     let mut world = open_for(ordinary(), FAMILIAR_MS);
     world.directory.open_until_ms = Some(0);
     let conn = Conn::tls();
-    let syn_ack = admitted(&mut world, &conn, SYN | ACK);
+    let syn_ack = conn.admitted(&mut world, SYN | ACK);
     assert_eq!(world.verdict(syn_ack), Some(Verdict::Drop));
     assert!(world.resets.is_empty() && world.records.is_empty());
     let key = FlowKey {
@@ -141,7 +134,7 @@ fn limits_hold_for_connections_met_at_their_syn_ack() {
         let mut world = World::with_limits(ordinary(), limits);
         Conn::tls().open(&mut world);
         let more = Conn::new("10.0.0.1:40001", "203.0.113.5:443");
-        let syn_ack = admitted(&mut world, &more, SYN | ACK);
+        let syn_ack = more.admitted(&mut world, SYN | ACK);
         assert_eq!(world.verdict(syn_ack), Some(Verdict::Drop));
         assert_eq!(world.refusal(), Some(reason));
         assert_eq!(world.inspector.undecided(), 1);
@@ -158,7 +151,7 @@ fn the_same_ports_again_are_another_connection() {
         server_isn: 88,
         ..conn
     };
-    let syn_ack = admitted(&mut world, &again, SYN | ACK);
+    let syn_ack = again.admitted(&mut world, SYN | ACK);
     assert_eq!(world.verdict(syn_ack), Some(Verdict::Pass));
     // What the first one said counts for nothing.
     again.send(&mut world, 0, &hello()[40..]);

@@ -10,6 +10,7 @@ enum Step {
     Syn(u8),
     StaleSyn(u8),
     SynAck(u8),
+    Admitted(u8, u8),
     Client {
         conn: u8,
         from: usize,
@@ -47,6 +48,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0u8..6).prop_map(Step::Syn),
         1 => (0u8..6).prop_map(Step::StaleSyn),
         4 => (0u8..6).prop_map(Step::SynAck),
+        3 => (0u8..6, prop_oneof![3 => Just(SYN | ACK), 1 => Just(RST | ACK), 1 => Just(ACK)])
+            .prop_map(|(conn, flags)| Step::Admitted(conn, flags)),
         8 => (0u8..6, 0usize..2_000, 0usize..2_000, flags.clone(), any::<bool>()).prop_map(
             |(conn, from, len, flags, evil)| Step::Client { conn, from, len, flags, evil }
         ),
@@ -58,7 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Rejudge),
         1 => (0u8..6).prop_map(Step::Kill),
         1 => (0u8..3).prop_map(Step::Other),
-        1 => (proptest::collection::vec(any::<u8>(), 0..120), 0u8..7)
+        1 => (proptest::collection::vec(any::<u8>(), 0..120), 0u8..8)
             .prop_map(|(bytes, class)| Step::Noise(bytes, class)),
     ]
 }
@@ -95,10 +98,11 @@ fn cut(bytes: &[u8], from: usize, len: usize) -> &[u8] {
     &bytes[from..(from + len).min(bytes.len())]
 }
 
-const CLASSES: [Class; 7] = [
+const CLASSES: [Class; 8] = [
     Class::Syn,
     Class::StaleSyn,
     Class::SynAck,
+    Class::Admitted,
     Class::Original,
     Class::Reply,
     Class::NonTcp,
@@ -113,6 +117,7 @@ fn take(world: &mut World, step: &Step, generation: &mut u64) {
             world.packet(Class::StaleSyn, tcp(c.client, c.server, c.isn, 0, SYN, b""));
         }
         Step::SynAck(n) => drop(conn(*n).syn_ack(world)),
+        Step::Admitted(n, flags) => drop(conn(*n).admitted(world, *flags)),
         Step::Client {
             conn: n,
             from,
@@ -201,7 +206,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     /// From the swap on, however few flows have been judged again since: no line is of another
-    /// policy than the one in force, and no SYN or byte of an undecided flow passes that it refuses.
+    /// policy than the one in force, and no SYN, SYN/ACK or byte of an undecided flow passes that it refuses.
     #[test]
     fn nothing_passes_by_a_policy_that_is_no_longer_in_force(
         steps in proptest::collection::vec(step(), 1..60)
@@ -227,7 +232,8 @@ proptest! {
                     40_000..=40_005 => 443,
                     port => port,
                 };
-                let says_something = !wire.payload.is_empty() || wire.flags == SYN;
+                let opens = [SYN, SYN | ACK].contains(&wire.flags);
+                let says_something = !wire.payload.is_empty() || opens;
                 prop_assert!(!says_something || is_open(n, server), "{wire:?} under {n}");
             }
         }
