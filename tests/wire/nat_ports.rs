@@ -9,7 +9,8 @@ use e2e::topology::{Asker, PUPPET, Topology};
 use e2e::wait;
 
 use crate::clients::dial_from;
-use crate::scene::Scene;
+use crate::scene::{Scene, allowed};
+use crate::trips::trips;
 
 /// The ports a connection from one of them may be translated to (Linux, `nf_nat_l4proto_unique_tuple`): as few as
 /// there are.
@@ -38,6 +39,7 @@ both_families! {
         };
         occupy();
         assert!(wait::holds(wait::PATIENCE, is_occupied), "not every port is taken");
+        assert!((0..9).any(|_| trips(&scene, &allowed(), 1) == 4), "nobody is familiar when there are ports");
         lab.client.sysctl("net.ipv4.tcp_syn_retries", "2").unwrap();
         let refused = wait::holds(wait::PATIENCE, || {
             occupy();
@@ -48,6 +50,9 @@ both_families! {
         let src = Asker::Workload.address(family).to_string();
         let line = [("outcome", "disallowed"), ("reason", "nat_ports"), ("src", &src), ("spt", "700")];
         scene.daemon.logs().expect(&line).unwrap();
+        // A SYN that the kernel lets through by itself could not be refused for it.
+        let strangers = || (0..3).all(|_| trips(&scene, &allowed(), 1) == 5);
+        assert!(wait::holds(wait::PATIENCE, strangers), "somebody is familiar when ports have run out");
         // Any other server still has ports for it.
         assert!(dial_from(&lab, Asker::Workload, 700, scene.recorder.address).is_ok());
     }

@@ -138,6 +138,13 @@ impl Familiar {
         Rule::from([
             is(nfproto(), u32::from(self.nfproto)),
             vec![
+                // First: evaluation ends where there is no room for another pair.
+                Expression::Protocol,
+                Expression::Put {
+                    set: AWAKE,
+                    id: AWAKE_ID,
+                    anew: true,
+                },
                 self.original(0, source),
                 self.original(1, destination),
                 self.original(2, ENTRY_DESTINATION_PORT),
@@ -145,12 +152,6 @@ impl Familiar {
                     set: self.set,
                     id: self.id,
                     anew: false,
-                },
-                Expression::Protocol,
-                Expression::Put {
-                    set: AWAKE,
-                    id: AWAKE_ID,
-                    anew: true,
                 },
             ],
         ])

@@ -8,6 +8,7 @@ use e2e::daemon::Daemon;
 use e2e::topology::{API, Asker, FAMILIES, INSIDE, OLD, OUTSIDE, RECORDER};
 use e2e::wait;
 
+use crate::transfer;
 use crate::world::World;
 
 /// Starts the daemon in the firewall's namespace and waits until it is healthy.
@@ -56,6 +57,10 @@ pub(crate) fn held(world: &World, daemon: &Daemon<'_>) -> Result<Held> {
         line.map(|rest| rest.trim_start_matches(':').trim().to_owned())
     };
     let latched = daemon.metric("postern_latched")? > 0.0;
+    let mut fewest_trips = [0; FAMILIES.len()];
+    for (fewest, family) in fewest_trips.iter_mut().zip(FAMILIES) {
+        *fewest = transfer::fewest_trips(world, family)?;
+    }
     world
         .topology
         .firewall
@@ -70,6 +75,7 @@ pub(crate) fn held(world: &World, daemon: &Daemon<'_>) -> Result<Held> {
     };
     Ok(Held {
         latched,
+        fewest_trips,
         seccomp: word("Seccomp").unwrap_or_default(),
         capabilities: word("CapEff").unwrap_or_default(),
         repaired: wait::holds(PATIENCE, repaired),

@@ -175,8 +175,8 @@ pub(crate) fn dial(from: SocketAddr, to: SocketAddr) -> Result<TcpStream> {
 
 const WARM_UP_LIMIT: Duration = Duration::from_secs(15);
 
-/// Chain `marked` comes after the daemon's chain that marks packets and before the one that queues them, which are at
-/// −151 and −150: of two chains with one priority the newer runs first.
+/// Chain `marked` comes after the daemon's chains that mark packets and let some through, and before the one that queues
+/// them, which are at −152, −151 and −150: of two chains with one priority the newer runs first, and the daemon's are.
 const FORWARD_COUNTER: &str = "table inet boot_probe { counter forwarded { }; counter marked { }; \
      chain forward { type filter hook forward priority -500; counter name forwarded; }; \
      chain marked { type filter hook forward priority -151; }; }";

@@ -159,6 +159,8 @@ pub struct Held {
     pub seccomp: String,
     /// `CapEff` of it, hexadecimal.
     pub capabilities: String,
+    /// Packets that the queues got for the cheapest of some connections, one after the other; IPv4 and IPv6.
+    pub fewest_trips: [u64; 2],
     /// The ruleset was back after `nft delete table`.
     pub repaired: bool,
 }
