@@ -7,7 +7,7 @@
 //! it changes nothing and without it nothing new leaves. It ends with this process, whose ruleset then stays alone: with
 //! nobody to ask, that one passes nothing new either.
 //!
-//! For the same reason it has what the kernel may say in the daemon's name: see [`familiar`].
+//! For the same reason it has what the kernel may say in the daemon's name: see module `familiar`.
 
 use std::sync::{Mutex, PoisonError};
 
