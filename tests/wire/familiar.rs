@@ -187,7 +187,7 @@ both_families! {
             finish(&mut tcp, &hello);
             scene.daemon.queued_packets().unwrap() - start
         };
-        assert_eq!(trips(), 5, "the first of its server");
+        assert!(trips() >= 5, "the first of its server is let through by the kernel");
         assert!((0..9).any(|_| trips() == 4), "never familiar");
     }
 }
