@@ -16,6 +16,9 @@ use crate::scene::{EVIL_MARK, Scene, allowed, assert_echo, evil, finish};
 /// How long a packet is given to be let through.
 const MOMENT: Duration = Duration::from_millis(150);
 
+/// As long as a daemon that does nothing counts as awake, and some.
+const ASLEEP: Duration = Duration::from_millis(400);
+
 /// What is done to a SYN before it is sent.
 type Change<'c> = &'c dyn Fn(&mut Tcp);
 
@@ -116,8 +119,8 @@ both_families! {
             let tcp = RawTcp::new(&scene.attacker, scene.unconnected().local, to, 5);
             let before = scene.daemon.queued_packets().unwrap();
             tcp.put(&tcp.syn()).unwrap();
-            std::thread::sleep(MOMENT);
-            assert!(scene.daemon.queued_packets().unwrap() > before, "{to} was let through by the kernel");
+            let asked = || scene.daemon.queued_packets().unwrap() > before;
+            assert!(e2e::wait::holds(e2e::wait::PATIENCE, asked), "{to} was let through by the kernel");
         }
         let before = scene.daemon.queued_packets().unwrap();
         scene.assert_another_is_served("as ever");
@@ -126,18 +129,45 @@ both_families! {
     }
 }
 
+/// Sends a SYN towards the recorder at a moment in which the daemon counts as awake for another server's sake; whether it
+/// left, and whether the daemon was asked.
+fn dialled_beside(scene: &Scene<'_>, mirror: &Recorder) -> (bool, bool) {
+    // What the recorder's own connection made of the daemon is over.
+    std::thread::sleep(ASLEEP);
+    let mut other = scene
+        .attacker
+        .connect(scene.fresh_port(), mirror.address, 5)
+        .unwrap();
+    finish(&mut other, &ClientHello::new(MIRROR.name).record());
+    let tcp = scene.unconnected();
+    let before = scene.daemon.queued_packets().unwrap();
+    tcp.put(&tcp.syn()).unwrap();
+    let left = !syns_from(scene, tcp.local.port()).is_empty();
+    (
+        left,
+        scene.daemon.queued_packets().unwrap() - before > u64::from(left),
+    )
+}
+
 both_families! {
-    /// What a policy no longer names is dialled no more, from the moment it is in force.
+    /// What a policy no longer names is dialled no more, from the moment it is in force. The daemon is awake for another
+    /// server: what stops the SYN is that its pair is forgotten.
     fn a_new_policy_makes_strangers(family) {
         let lab = Topology::new().unwrap();
         // With a pattern on the port a SYN may go anywhere.
         let exact = INVENTORY.replace("*.wild.example", "other.allowed.example");
         let scene = Scene::with(&lab, family, &exact, Script::Tls);
+        let mirror = Recorder::start(&lab.internet, MIRROR.at(family, 443), Script::Tls).unwrap();
+        let passes = || {
+            finish(&mut scene.connect(), &allowed());
+            dialled_beside(&scene, &mirror) == (true, false)
+        };
+        assert!((0..9).any(|_| passes()), "the pair is not familiar under its own policy");
         finish(&mut scene.connect(), &allowed());
         scene.daemon.reload(&exact.replace(RECORDER.name, "elsewhere.allowed.example")).unwrap();
-        let tcp = scene.unconnected();
-        tcp.put(&tcp.syn()).unwrap();
-        assert_eq!(syns_from(&scene, tcp.local.port()), [], "a SYN left under a policy that names nobody there");
+        let (left, asked) = dialled_beside(&scene, &mirror);
+        assert!(!left, "a SYN left under a policy that names nobody there");
+        assert!(asked, "nobody has seen it");
     }
 }
 
@@ -164,8 +194,7 @@ both_families! {
         let scene = Scene::new(&lab, family);
         let mut judged = scene.judged();
         scene.daemon.pause().unwrap();
-        // As long as it counts as awake, and some.
-        std::thread::sleep(Duration::from_millis(400));
+        std::thread::sleep(ASLEEP);
         scene.assert_nothing_new_leaves("with a daemon that stands still");
         assert_echo(&mut judged, b"judged flows need no daemon");
         scene.daemon.resume().unwrap();

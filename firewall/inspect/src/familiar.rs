@@ -4,7 +4,7 @@
 //! given with a flow's last verdict and is about the time it is good for, and the connection is met at its SYN/ACK: by the
 //! same gates, under the policy of that moment, before its client knows of it.
 
-use policy::{Reason, SynGate};
+use policy::SynGate;
 
 use crate::env::{Env, Time};
 use crate::flow::{FlowKey, Side};
@@ -64,22 +64,19 @@ impl Inspector {
             return true;
         }
         self.decided.forget(&key);
-        let load = self.table.load(key.client.ip());
-        let shut = if self.table.len() >= self.limits.flows {
-            Some(Reason::TableFull)
-        } else if load.flows >= self.limits.flows_per_client {
-            Some(Reason::ClientLimit)
-        } else {
-            match self.door(env, &key) {
-                Door::Open => None,
-                Door::Shut(reason) => Some(reason),
-                // A look-up may open it yet, and a SYN can be held while a connection cannot: the
-                // client sends it again.
-                Door::Miss | Door::Wait => {
-                    self.answer(token, Verdict::Drop);
-                    self.outputs.push_back(Output::Forget(key));
-                    return false;
-                }
+        let door = match self.no_room_for(key.client.ip()) {
+            Some(reason) => Door::Shut(reason),
+            None => self.door(env, &key),
+        };
+        let shut = match door {
+            Door::Open => None,
+            Door::Shut(reason) => Some(reason),
+            // A look-up may open it yet, and a SYN can be held while a connection cannot: the
+            // client sends it again.
+            Door::Miss | Door::Wait => {
+                self.answer(token, Verdict::Drop);
+                self.outputs.push_back(Output::Forget(key));
+                return false;
             }
         };
         let deadline = env.now.mono_ms.saturating_add(self.limits.syn_ms).max(1);

@@ -122,13 +122,10 @@ impl Inspector {
     }
 
     fn first_syn(&mut self, env: &Env<'_>, token: u32, key: FlowKey, isn: Seq) {
-        if self.table.len() >= self.limits.flows {
-            return self.refuse_syn(env, token, &key, isn, Reason::TableFull);
+        if let Some(reason) = self.no_room_for(key.client.ip()) {
+            return self.refuse_syn(env, token, &key, isn, reason);
         }
         let load = self.table.load(key.client.ip());
-        if load.flows >= self.limits.flows_per_client {
-            return self.refuse_syn(env, token, &key, isn, Reason::ClientLimit);
-        }
         match self.door(env, &key) {
             Door::Shut(reason) => self.refuse_syn(env, token, &key, isn, reason),
             Door::Wait => self.answer(token, Verdict::Drop),
@@ -145,6 +142,15 @@ impl Inspector {
             }
             Door::Miss => self.hold_syn(env, token, key, isn),
         }
+    }
+
+    /// Why another flow of a client cannot be followed, if it cannot.
+    pub(crate) fn no_room_for(&self, client: IpAddr) -> Option<Reason> {
+        if self.table.len() >= self.limits.flows {
+            return Some(Reason::TableFull);
+        }
+        let is_full = self.table.load(client).flows >= self.limits.flows_per_client;
+        is_full.then_some(Reason::ClientLimit)
     }
 
     /// Whether a client may have another SYN held.
